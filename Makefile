@@ -1,0 +1,74 @@
+# `make demo` and `make test` do all their set-up themselves: Python 3.11, make and package registries are enough.
+PYTHON ?= python3.11
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+# generated/ is written by the oldest grpcio-tools that the package supports: its code refuses older runtimes.
+FLOOR  := 1.76.0
+PROTOS := $(sort $(wildcard protos/deepseek_rpc/v2/*.proto))
+GENERATED := generated/deepseek_rpc
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve proto sync fmt check test test-heavy bench lock clean
+
+help:  ## Say what there is
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found; set PYTHON to a Python 3.11 or newer" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+setup: $(READY)  ## Make .venv with everything that is locked
+
+demo: $(READY)  ## Start a gateway and stream an answer: async, sync, and through a session
+	@$(BIN)/python examples/demo.py
+
+serve: $(READY)  ## Run a gateway on loopback with the embedded engine
+	@$(BIN)/deepseek-grpc serve
+
+proto: $(VENV)/.tools  ## Write generated/ anew from protos/
+	rm -rf $(GENERATED) generated/deepseek_rpc.binpb && mkdir -p generated
+	$(VENV)/tools/bin/python -m grpc_tools.protoc -Iprotos --python_out=generated --pyi_out=generated \
+		--include_imports --descriptor_set_out=generated/deepseek_rpc.binpb $(PROTOS)
+	$(VENV)/tools/bin/python -m grpc_tools.protoc -Iprotos --grpc_python_out=generated $(filter-out %/auth.proto %/common.proto,$(PROTOS))
+
+$(VENV)/.tools: $(READY)
+	$(PYTHON) -m venv $(VENV)/tools
+	$(VENV)/tools/bin/python -m pip install --quiet --disable-pip-version-check grpcio-tools==$(FLOOR)
+	@touch $@
+
+sync: $(READY)  ## Write the sync mirror of what is authored for asyncio
+	$(BIN)/python scripts/unasync.py
+
+fmt: $(READY)  ## Format the Python
+	$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet .
+
+check: $(READY) $(VENV)/.tools  ## Lint, types, protos, and whether mirror and generated code are fresh
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/buf lint protos
+	$(BIN)/python scripts/unasync.py --check
+	scripts/check_generated.sh $(VENV)/tools/bin/python
+
+test: $(READY)  ## Run the tests that need nothing but Python
+	$(BIN)/python -m pytest -q
+
+test-heavy: $(READY)  ## Run what needs minutes: the oldest and the newest grpcio, wheels, benchmarks' smoke runs
+	$(BIN)/python -m pytest -q -m heavy --timeout 900
+
+bench: $(READY)  ## Run the benchmarks and print their ratios
+	$(BIN)/python benchmarks/client_overhead.py
+	$(BIN)/python benchmarks/session.py
+	$(BIN)/python benchmarks/embedded_engine.py
+
+lock: $(READY)  ## Resolve requirements.lock anew
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+		--all-extras --group dev --output-file requirements.lock pyproject.toml
+
+clean:  ## Remove the environment and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,0 +1,1 @@
+"""The client for asyncio: authored here; `_sync` is its mirror."""

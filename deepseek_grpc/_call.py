@@ -1,0 +1,152 @@
+"""One call's frame: its id, its metadata, its limits. Pure: clocks go in, decisions come out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from deepseek_grpc.config import API_VERSION, ClientConfig, Timeouts
+from deepseek_grpc.errors import DeadlineExceededError, FirstTokenTimeoutError, IdleTimeoutError, InvalidRequestError
+from deepseek_grpc.types import UNSET, Unset
+
+__all__ = ["CallOptions", "ContentWatch", "Metadata", "Timeout", "call_options", "new_request_id"]
+
+Metadata: TypeAlias = tuple[tuple[str, str], ...]
+Timeout: TypeAlias = float | Timeouts | Unset | None
+"""What users give: total seconds, None for no total limit, or a Timeouts."""
+
+_KEY = re.compile(r"[0-9a-z_.-]{1,128}\Z")
+_VALUE = re.compile(r"[\x20-\x7e]*\Z")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
+_RESERVED = ("authorization", "x-request-id", "x-api-version")
+_METADATA_BYTES = 4096  # gRPC rejects metadata above 8 KiB at random; ours and the token need their share
+
+
+@dataclass(slots=True)
+class CallOptions:
+    """What the transport needs to make a call."""
+
+    request_id: str
+    metadata: Metadata
+    timeouts: Timeouts
+    wait_for_ready: bool | None
+
+    @property
+    def total(self) -> float | None:
+        """The RPC's deadline in seconds from now."""
+        total = self.timeouts.total
+        return None if total is None or total is UNSET else total
+
+
+def new_request_id() -> str:
+    """Returns 128 random bits in hexadecimal; unlike a counter they don't repeat after a fork."""
+    return os.urandom(16).hex()
+
+
+def call_options(
+    config: ClientConfig,
+    timeout: Timeout = UNSET,
+    metadata: Mapping[str, str] | None = None,
+    request_id: str | None = None,
+) -> CallOptions:
+    """Merges a call's own options with the client's.
+
+    Raises:
+        InvalidRequestError: A metadata key or value, or the request id, can't travel.
+    """
+    if request_id is None:
+        request_id = new_request_id()
+    elif not _REQUEST_ID.match(request_id):
+        raise _invalid("request_id", f"has {len(request_id)} characters; give 1 to 128 visible ASCII ones")
+    if timeout is UNSET:
+        timeouts = config.timeouts
+    elif isinstance(timeout, Timeouts):
+        timeouts = timeout.over(config.timeouts)
+    else:
+        timeouts = Timeouts(total=timeout).over(config.timeouts)
+    pairs: Metadata = (("x-request-id", request_id), ("x-api-version", API_VERSION))
+    if config.metadata:
+        pairs += tuple(config.metadata.items())
+    if metadata:
+        check_metadata(metadata)
+        pairs += tuple(metadata.items())
+    return CallOptions(request_id, pairs, timeouts, config.wait_for_ready or None)
+
+
+def check_metadata(metadata: Mapping[str, str]) -> None:
+    """Refuses metadata that gRPC or the gateway would."""
+    size = 0
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not _KEY.match(key) or key.startswith("grpc-") or key.endswith("-bin"):
+            raise _invalid("metadata", f"has the key {str(key)[:64]!r}; use lower-case letters, digits, '_', '.', '-'")
+        if key in _RESERVED:
+            raise _invalid("metadata", f"has the key {key!r}, which the client sets itself")
+        if not isinstance(value, str) or not _VALUE.match(value):
+            raise _invalid("metadata", f"has a value under {key!r} that isn't printable ASCII text")
+        size += len(key) + len(value) + 32
+    if size > _METADATA_BYTES:
+        raise _invalid("metadata", f"has {size} bytes; the limit is {_METADATA_BYTES}")
+
+
+def _invalid(field: str, problem: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{field} {problem}", metadata={"field": field})
+
+
+class ContentWatch:
+    """Decides whether a stream has waited too long for content.
+
+    Time counts only while the program waits: a slow reader is no slow model.
+    """
+
+    __slots__ = ("_first", "_idle", "_since", "_started")
+
+    def __init__(self, timeouts: Timeouts) -> None:
+        self._first = _limit(timeouts.first_token)
+        self._idle = _limit(timeouts.idle)
+        self._since: float | None = None
+        self._started = False
+
+    @property
+    def limit(self) -> float | None:
+        """The limit in force now, in seconds."""
+        return self._idle if self._started else self._first
+
+    @property
+    def active(self) -> bool:
+        """Whether there is anything to watch for."""
+        return self._first is not None or self._idle is not None
+
+    def waiting(self, now: float) -> None:
+        """The program begins to wait, or waits on after something that was no content."""
+        if self._since is None:
+            self._since = now
+
+    def content(self) -> None:
+        """Content came."""
+        self._started = True
+        self._since = None
+
+    def check(self, now: float) -> float:
+        """Returns the seconds until the next check; 0 or less: the time is over."""
+        limit = self.limit
+        if limit is None:
+            # Nothing limits this phase; the next one may begin any time.
+            return self._idle if self._idle is not None else 3600.0
+        return limit if self._since is None else self._since + limit - now
+
+    def error(self, request_id: str) -> DeadlineExceededError:
+        """Makes the error to raise when the time is over."""
+        if self._started:
+            return IdleTimeoutError(
+                f"no content for {self._idle:g} s (Timeouts.idle) after the stream had begun", request_id=request_id
+            )
+        return FirstTokenTimeoutError(
+            f"no content within {self._first:g} s (Timeouts.first_token)", request_id=request_id
+        )
+
+
+def _limit(value: float | Unset | None) -> float | None:
+    return None if value is None or value is UNSET else value

@@ -1,0 +1,358 @@
+"""What comes back: whole answers, the chunks of a stream, models. Both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from deepseek_rpc.v2 import common_pb2
+from deepseek_rpc.v2 import text_pb2 as pb
+
+from deepseek_grpc._codec.request import encode_message
+from deepseek_grpc.types import (
+    Completion,
+    Event,
+    Finished,
+    FinishReason,
+    Meta,
+    Model,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    TokenLogprob,
+    ToolCall,
+    ToolCallDelta,
+    Upstream,
+    Usage,
+)
+
+if TYPE_CHECKING:
+    from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
+
+__all__ = [
+    "StreamDecoder",
+    "collect",
+    "decode_completion",
+    "decode_models",
+    "encode_completion",
+    "encode_event",
+    "encode_models",
+]
+
+_REASONS: Final[dict[str, pb.FinishReason]] = {
+    "stop": pb.FINISH_REASON_STOP,
+    "length": pb.FINISH_REASON_LENGTH,
+    "tool_calls": pb.FINISH_REASON_TOOL_CALLS,
+    "content_filter": pb.FINISH_REASON_CONTENT_FILTER,
+    "insufficient_system_resource": pb.FINISH_REASON_INSUFFICIENT_SYSTEM_RESOURCE,
+}
+_REASON_NAMES: Final[dict[int, str]] = {value: name for name, value in _REASONS.items()}
+
+_NOWHERE: Final = Upstream()
+
+# A frozen dataclass's own constructor goes through object.__setattr__ twice. These events are made once a token, so
+# they are filled in through their slots' descriptors: the same object in half the time.
+_new = object.__new__
+_set_text = vars(TextDelta)["text"].__set__
+_set_logprobs = vars(TextDelta)["logprobs"].__set__
+
+
+class StreamDecoder:
+    """Turns a stream's chunks into events and keeps what the whole answer is made of."""
+
+    __slots__ = (
+        "_calls",
+        "_finished",
+        "_logprobs",
+        "_reasoning",
+        "_reasoning_logprobs",
+        "_request_id",
+        "_started",
+        "_text",
+        "_want_logprobs",
+        "pieces",
+    )
+
+    def __init__(self, request_id: str, *, logprobs: bool = False) -> None:
+        self._request_id = request_id
+        self._want_logprobs = logprobs
+        self._started: Started | None = None
+        self._finished: Finished | None = None
+        self._text: list[str] = []
+        self._reasoning: list[str] | None = None
+        self._calls: dict[int, list[str]] = {}
+        self._logprobs: list[TokenLogprob] = []
+        self._reasoning_logprobs: list[TokenLogprob] = []
+        self.pieces = 0
+        """How many pieces of content (text, reasoning, tool calls) have come."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is complete."""
+        return self._finished is not None
+
+    @property
+    def text(self) -> str:
+        """The text so far."""
+        return "".join(self._text)
+
+    def feed(self, chunks: Iterable[pb.GenerateChunk]) -> list[Event]:
+        """Returns the events of a batch of chunks."""
+        if self._want_logprobs:
+            return [self._text_event(chunk) if chunk.text else self._event(chunk) for chunk in chunks]
+        events: list[Event] = []
+        emit = events.append
+        keep = self._text.append
+        before = len(self._text)
+        for chunk in chunks:
+            text = chunk.text
+            if text:
+                event = _new(TextDelta)
+                _set_text(event, text)
+                _set_logprobs(event, ())
+                emit(event)
+                keep(text)
+            else:
+                emit(self._event(chunk))
+        self.pieces += len(self._text) - before
+        return events
+
+    def _text_event(self, chunk: pb.GenerateChunk) -> TextDelta:
+        self.pieces += 1
+        self._text.append(chunk.text)
+        logprobs = _decode_logprobs(chunk.logprobs)
+        self._logprobs += logprobs
+        return TextDelta(chunk.text, logprobs)
+
+    def _event(self, chunk: pb.GenerateChunk) -> Event:
+        match chunk.WhichOneof("event"):
+            case "reasoning":
+                self.pieces += 1
+                if self._reasoning is None:
+                    self._reasoning = []
+                self._reasoning.append(chunk.reasoning)
+                logprobs = _decode_logprobs(chunk.logprobs)
+                self._reasoning_logprobs += logprobs
+                return ReasoningDelta(chunk.reasoning, logprobs)
+            case "tool_call":
+                self.pieces += 1
+                return self._tool_call(chunk.tool_call)
+            case "tail":
+                self._finished = _decode_tail(chunk.tail)
+                return self._finished
+            case _:
+                head = chunk.head
+                self._started = Started(head.id, head.created, head.model, head.system_fingerprint)
+                return self._started
+
+    def _tool_call(self, delta: pb.ToolCallDelta) -> ToolCallDelta:
+        call = self._calls.setdefault(delta.index, ["", "", ""])
+        call[0] += delta.id
+        call[1] += delta.name
+        call[2] += delta.arguments_json
+        return ToolCallDelta(delta.index, delta.id, delta.name, delta.arguments_json)
+
+    def completion(self, finish_reason: FinishReason = "") -> Completion:
+        """Returns the answer as far as it has come; `finish_reason` stands in where the stream gave none."""
+        started = self._started or Started()
+        finished = self._finished or Finished(finish_reason)
+        return Completion(
+            text=self.text,
+            finish_reason=finished.finish_reason,
+            usage=finished.usage,
+            meta=Meta(
+                request_id=self._request_id,
+                id=started.id,
+                created=started.created,
+                model=started.model,
+                system_fingerprint=started.system_fingerprint,
+                upstream=finished.upstream,
+                extra_json=finished.extra_json,
+            ),
+            reasoning=None if self._reasoning is None else "".join(self._reasoning),
+            tool_calls=tuple(ToolCall(*self._calls[index]) for index in sorted(self._calls)),
+            logprobs=tuple(self._logprobs),
+            reasoning_logprobs=tuple(self._reasoning_logprobs),
+        )
+
+
+def _decode_tail(tail: pb.GenerateTail) -> Finished:
+    return Finished(
+        _REASON_NAMES.get(tail.finish_reason, tail.raw_finish_reason),
+        _decode_usage(tail.usage),
+        _decode_upstream(tail.upstream),
+        tail.extra_json,
+    )
+
+
+def encode_event(event: Event, upstream: Upstream, chunk: pb.GenerateChunk) -> None:
+    """Fills in a chunk; `upstream` goes into the last one of a stream."""
+    match event:
+        case TextDelta():
+            chunk.text = event.text
+            if event.logprobs:
+                _encode_logprobs(event.logprobs, chunk.logprobs)
+        case ReasoningDelta():
+            chunk.reasoning = event.text
+            if event.logprobs:
+                _encode_logprobs(event.logprobs, chunk.logprobs)
+        case ToolCallDelta(index, call_id, name, arguments):
+            chunk.tool_call.index = index
+            chunk.tool_call.id = call_id
+            chunk.tool_call.name = name
+            chunk.tool_call.arguments_json = arguments
+            chunk.tool_call.SetInParent()
+        case Started(answer_id, created, model, fingerprint):
+            chunk.head.id = answer_id
+            chunk.head.created = created
+            chunk.head.model = model
+            chunk.head.system_fingerprint = fingerprint
+            chunk.head.SetInParent()
+        case Finished(reason, usage, _, extra):
+            tail = chunk.tail
+            tail.finish_reason, tail.raw_finish_reason = _encode_reason(reason)
+            _encode_usage(usage, tail.usage)
+            _encode_upstream(upstream, tail.upstream)
+            tail.extra_json = extra
+
+
+def decode_completion(response: pb.GenerateResponse, request_id: str) -> Completion:
+    """Makes a Completion of a whole answer."""
+    message = response.message
+    return Completion(
+        text=message.content,
+        finish_reason=_REASON_NAMES.get(response.finish_reason, response.raw_finish_reason),
+        usage=_decode_usage(response.usage),
+        meta=Meta(
+            request_id,
+            response.id,
+            response.created,
+            response.model,
+            response.system_fingerprint,
+            _decode_upstream(response.upstream),
+            response.extra_json,
+        ),
+        reasoning=message.reasoning_content if message.HasField("reasoning_content") else None,
+        tool_calls=tuple(ToolCall(call.id, call.name, call.arguments_json) for call in message.tool_calls),
+        logprobs=_decode_logprobs(response.logprobs),
+        reasoning_logprobs=_decode_logprobs(response.reasoning_logprobs),
+    )
+
+
+def encode_completion(completion: Completion, upstream: Upstream, response: pb.GenerateResponse) -> None:
+    """Fills in a whole answer; `upstream` says where it came from."""
+    meta = completion.meta
+    response.id = meta.id
+    response.created = meta.created
+    response.model = meta.model
+    response.system_fingerprint = meta.system_fingerprint
+    response.extra_json = meta.extra_json
+    encode_message(completion.message, response.message)
+    response.finish_reason, response.raw_finish_reason = _encode_reason(completion.finish_reason)
+    _encode_usage(completion.usage, response.usage)
+    _encode_upstream(upstream, response.upstream)
+    if completion.logprobs:
+        _encode_logprobs(completion.logprobs, response.logprobs)
+    if completion.reasoning_logprobs:
+        _encode_logprobs(completion.reasoning_logprobs, response.reasoning_logprobs)
+
+
+def collect(events: Iterable[Event]) -> Completion:
+    """Makes a Completion of a whole stream of events: how an engine that only streams answers a unary call."""
+    batch = pb.StreamGenerateResponse()
+    for event in events:
+        encode_event(event, _NOWHERE, batch.chunks.add())
+    decoder = StreamDecoder("", logprobs=True)
+    decoder.feed(batch.chunks)
+    return decoder.completion()
+
+
+def _encode_reason(reason: str) -> tuple[pb.FinishReason, str]:
+    known = _REASONS.get(reason)
+    return (pb.FINISH_REASON_UNSPECIFIED, reason) if known is None else (known, "")
+
+
+def _decode_usage(usage: common_pb2.Usage) -> Usage:
+    has = usage.HasField
+    return Usage(
+        usage.prompt_tokens,
+        usage.completion_tokens,
+        usage.total_tokens,
+        usage.prompt_cache_hit_tokens if has("prompt_cache_hit_tokens") else None,
+        usage.prompt_cache_miss_tokens if has("prompt_cache_miss_tokens") else None,
+        usage.reasoning_tokens if has("reasoning_tokens") else None,
+        usage.extra_json,
+    )
+
+
+def _encode_usage(usage: Usage, out: common_pb2.Usage) -> None:
+    out.prompt_tokens = usage.prompt_tokens
+    out.completion_tokens = usage.completion_tokens
+    out.total_tokens = usage.total_tokens
+    if usage.prompt_cache_hit_tokens is not None:
+        out.prompt_cache_hit_tokens = usage.prompt_cache_hit_tokens
+    if usage.prompt_cache_miss_tokens is not None:
+        out.prompt_cache_miss_tokens = usage.prompt_cache_miss_tokens
+    if usage.reasoning_tokens is not None:
+        out.reasoning_tokens = usage.reasoning_tokens
+    if usage.extra_json:
+        out.extra_json = usage.extra_json
+
+
+def _decode_upstream(upstream: common_pb2.Upstream) -> Upstream:
+    return Upstream(upstream.backend, upstream.request_id, upstream.attempts, upstream.gateway_ms, upstream.cache_hit)
+
+
+def _encode_upstream(upstream: Upstream, out: common_pb2.Upstream) -> None:
+    out.backend = upstream.backend
+    out.request_id = upstream.request_id
+    out.attempts = upstream.attempts
+    out.gateway_ms = upstream.gateway_ms
+    out.cache_hit = upstream.cache_hit
+
+
+def _decode_logprobs(logprobs: Sequence[pb.TokenLogprob]) -> tuple[TokenLogprob, ...]:
+    if not logprobs:
+        return ()
+    return tuple(
+        TokenLogprob(entry.token, entry.logprob, entry.token_bytes, _decode_logprobs(entry.top)) for entry in logprobs
+    )
+
+
+def _encode_logprobs(logprobs: Sequence[TokenLogprob], out: RepeatedCompositeFieldContainer[pb.TokenLogprob]) -> None:
+    for entry in logprobs:
+        added = out.add(token=entry.token, logprob=entry.logprob, token_bytes=entry.token_bytes)
+        if entry.top:
+            _encode_logprobs(entry.top, added.top)
+
+
+def decode_models(response: pb.ListModelsResponse) -> list[Model]:
+    """Makes the list of models."""
+    return [
+        Model(
+            model.id,
+            model.owned_by,
+            model.backend,
+            model.description,
+            tuple(model.aliases),
+            model.context_length,
+            model.extra_json,
+        )
+        for model in response.models
+    ]
+
+
+def encode_models(models: Iterable[Model], default_model: str) -> pb.ListModelsResponse:
+    """Makes the answer to ListModels."""
+    response = pb.ListModelsResponse(default_model=default_model)
+    for model in models:
+        response.models.add(
+            id=model.id,
+            owned_by=model.owned_by,
+            backend=model.backend,
+            description=model.description,
+            aliases=model.aliases,
+            context_length=model.context_length,
+            extra_json=model.extra_json,
+        )
+    return response

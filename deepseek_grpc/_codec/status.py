@@ -1,0 +1,129 @@
+"""What went wrong: errors ⇄ google.rpc.Status with ErrorInfo and RetryInfo (AIP-193)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from deepseek_grpc.errors import (
+    ConnectError,
+    ConnectTimeoutError,
+    DeepSeekError,
+    RequestTooLargeError,
+    StreamInterruptedError,
+    error_class,
+)
+
+if TYPE_CHECKING:
+    from google.rpc import status_pb2
+
+__all__ = ["DETAILS_KEY", "DOMAIN", "decode_error", "decode_status", "encode_status"]
+
+DETAILS_KEY: Final = "grpc-status-details-bin"
+"""The trailer that carries a google.rpc.Status."""
+DOMAIN: Final = "deepseek-grpc"
+"""The `domain` of this project's ErrorInfo."""
+
+_MAX_DETAILS: Final = 1024
+"""Characters of a message that go on the wire: large status details turn into RESOURCE_EXHAUSTED."""
+_MAX_VALUE: Final = 256
+
+_CODES: Final[dict[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def encode_status(error: DeepSeekError) -> status_pb2.Status:
+    """Makes a google.rpc.Status of an error, bounded in size."""
+    from google.protobuf import any_pb2, duration_pb2
+    from google.rpc import error_details_pb2, status_pb2
+
+    metadata = {key: value[:_MAX_VALUE] for key, value in list(error.metadata.items())[:16] if value}
+    if error.request_id:
+        metadata["request_id"] = error.request_id
+    if error.attempts:
+        metadata["attempts"] = str(error.attempts)
+    details = [any_pb2.Any()]
+    details[0].Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
+    if error.retry_after is not None:
+        seconds = int(error.retry_after)
+        delay = duration_pb2.Duration(seconds=seconds, nanos=round((error.retry_after - seconds) * 1e9))
+        details.append(any_pb2.Any())
+        details[1].Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status_pb2.Status(code=error.code.value[0], message=error.details[:_MAX_DETAILS], details=details)
+
+
+def decode_status(status: status_pb2.Status, request_id: str) -> DeepSeekError:
+    """Makes an error of a google.rpc.Status."""
+    from google.rpc import error_details_pb2
+
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    reason = ""
+    metadata: dict[str, str] = {}
+    retry_after: float | None = None
+    for detail in status.details:
+        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+            info = error_details_pb2.ErrorInfo()
+            detail.Unpack(info)
+            reason, metadata = info.reason, dict(info.metadata)
+        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
+            retry = error_details_pb2.RetryInfo()
+            detail.Unpack(retry)
+            retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+    attempts = metadata.pop("attempts", "")
+    return error_class(code, reason)(
+        status.message,
+        code=code,
+        reason=reason or None,
+        request_id=metadata.pop("request_id", "") or request_id,
+        attempts=int(attempts) if attempts.isdecimal() else 1,
+        retry_after=retry_after,
+        metadata=metadata,
+    )
+
+
+def decode_error(
+    code: grpc.StatusCode,
+    details: str,
+    trailers: Iterable[tuple[str, str | bytes]],
+    *,
+    request_id: str,
+    target: str,
+    content: bool = False,
+) -> DeepSeekError:
+    """Makes an error of what a failed call left: status, details and trailers.
+
+    `content` says that content had come before the call failed, which makes a lost connection an interruption.
+    """
+    for key, value in trailers:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            from google.protobuf.message import DecodeError
+            from google.rpc import status_pb2
+
+            try:
+                return decode_status(status_pb2.Status.FromString(value), request_id)
+            except DecodeError:
+                break
+    if code is grpc.StatusCode.UNAVAILABLE:
+        if content:
+            return StreamInterruptedError(
+                f"the connection was lost in mid-stream: {details}", request_id=request_id, attempts=1
+            )
+        return _unavailable(details, request_id, target)
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
+        return RequestTooLargeError(details, code=code, request_id=request_id)
+    return error_class(code)(details or code.value[1], code=code, request_id=request_id, attempts=1)
+
+
+def _unavailable(details: str, request_id: str, target: str) -> DeepSeekError:
+    # gRPC says only in words that there was no connection; the words below are its own, at the supported versions.
+    low = details.lower()
+    if "name resolution" in low or "dns" in low:
+        return ConnectError(f"{target!r} doesn't resolve: {details}", request_id=request_id)
+    if "failed to connect" in low or "connections to all backends failing" in low or "connection refused" in low:
+        timed_out = "timeout" in low or "timed out" in low or "deadline" in low
+        cls = ConnectTimeoutError if timed_out else ConnectError
+        return cls(f"no connection to {target!r}: {details}", request_id=request_id)
+    return error_class(grpc.StatusCode.UNAVAILABLE)(
+        details or "the connection was lost before an answer began", request_id=request_id, attempts=1
+    )

@@ -1,0 +1,123 @@
+# Mirrored by scripts/unasync.py from deepseek_grpc/_async/client.py: edit that and run `make sync`.
+"""The client."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self, cast
+
+from deepseek_grpc._call import Timeout, call_options, check_metadata
+from deepseek_grpc._sync.text import Text
+from deepseek_grpc._transport import sync as transport
+from deepseek_grpc.auth import JWTSigner, StaticToken, TokenSource
+from deepseek_grpc.config import TLS, ClientConfig
+from deepseek_grpc.errors import ConfigurationError
+from deepseek_grpc.types import UNSET, HealthStatus
+
+__all__ = ["Client"]
+
+
+class Client:
+    """Talks to a gateway from any thread.
+
+    The channel is made at the first call and shared by all that follow; make one client for a program's life and close
+    it at the end.
+
+    Args:
+        target: Where the gateway is, as gRPC names it: `dns:///gw.internal:443`, `127.0.0.1:50051`, `unix:/gw.sock`.
+        credentials: A token source such as `JWTSigner`, a token as text, or None for gateways that ask for none.
+        config: Everything else.
+
+    Raises:
+        ConfigurationError: The target is empty, plain text was asked for to another host, a certificate can't be read.
+
+    Example:
+        >>> def main() -> None:
+        ...     with Client.from_env() as client:
+        ...         answer = client.text.generate("Say hi", max_tokens=64)
+        ...         print(answer.text)
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        credentials: TokenSource | str | None = None,
+        config: ClientConfig | None = None,
+    ) -> None:
+        if not target or any(c.isspace() for c in target):
+            raise ConfigurationError(f"target is {target!r}; give for example 'dns:///gateway.internal:443'")
+        source = StaticToken(credentials) if isinstance(credentials, str) else credentials
+        config = config if config is not None else ClientConfig()
+        check_metadata(config.metadata)
+        self._link = transport.Link(target, config, source)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, *, config: ClientConfig | None = None) -> Self:
+        """Makes a client of environment variables.
+
+        `DEEPSEEK_GRPC_TARGET` is required; `DEEPSEEK_GRPC_CLIENT_ID` and `_CLIENT_SECRET` sign tokens, or
+        `DEEPSEEK_GRPC_TOKEN` is one; `_CA_FILE`, `_CERT_FILE` and `_KEY_FILE` are for TLS.
+
+        Raises:
+            ConfigurationError: A variable is missing, or half of a pair is.
+        """
+        env = os.environ if environ is None else environ
+        value = {name: env.get(f"DEEPSEEK_GRPC_{name}", "") for name in _VARIABLES}
+        if not value["TARGET"]:
+            raise ConfigurationError("DEEPSEEK_GRPC_TARGET is not set; give for example 'dns:///gateway.internal:443'")
+        if bool(value["CLIENT_ID"]) != bool(value["CLIENT_SECRET"]):
+            raise ConfigurationError(
+                "DEEPSEEK_GRPC_CLIENT_ID and DEEPSEEK_GRPC_CLIENT_SECRET go together: set both or neither"
+            )
+        credentials: TokenSource | None = None
+        if value["CLIENT_ID"]:
+            credentials = JWTSigner(value["CLIENT_ID"], value["CLIENT_SECRET"])
+        elif value["TOKEN"]:
+            credentials = StaticToken(value["TOKEN"])
+        config = config if config is not None else ClientConfig()
+        if config.tls is UNSET and (value["CA_FILE"] or value["CERT_FILE"]):
+            tls = TLS(value["CA_FILE"] or None, value["CERT_FILE"] or None, value["KEY_FILE"] or None)
+            config = replace(config, tls=tls)
+        return cls(value["TARGET"], credentials=credentials, config=config)
+
+    @cached_property
+    def text(self) -> Text:
+        """Text generation."""
+        return Text(self._link)
+
+    def health(self, service: str = "", *, timeout: Timeout = 5.0) -> HealthStatus:
+        """Asks grpc.health.v1 for a service's health; the empty name stands for the gateway as a whole.
+
+        Raises:
+            NotFoundError: The gateway doesn't know the service.
+            ConnectError: There is no gateway.
+        """
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+        call = call_options(self._link.config, timeout)
+        stub: Any = self._link.stub(health_pb2_grpc.HealthStub)
+        response = self._link.unary(stub.Check, health_pb2.HealthCheckRequest(service=service), call)
+        return cast(HealthStatus, health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
+    def close(self) -> None:
+        """Closes the channel; what is under way ends in ClosedError."""
+        self._link.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client({self._link.target!r})"
+
+
+_VARIABLES = ("TARGET", "CLIENT_ID", "CLIENT_SECRET", "TOKEN", "CA_FILE", "CERT_FILE", "KEY_FILE")

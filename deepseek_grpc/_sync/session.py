@@ -1,0 +1,75 @@
+# Mirrored by scripts/unasync.py from deepseek_grpc/_async/session.py: edit that and run `make sync`.
+"""A session: many generations over one stream."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self, Unpack
+
+from deepseek_grpc._call import Timeout, call_options
+from deepseek_grpc._codec.answer import decode_completion
+from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
+from deepseek_grpc._sync.stream import TextStream
+from deepseek_grpc._transport import sync as transport
+from deepseek_grpc.types import UNSET, Completion
+
+__all__ = ["Session"]
+
+
+class Session:
+    """One bidirectional stream that carries any number of generations at once.
+
+    What is ready travels together, so that many concurrent generations cost far less than a call each. Every start is
+    authorised like a call. When the connection is lost, the session ends and its turns raise.
+    """
+
+    def __init__(self, link: transport.Link, driver: transport.SessionDriver) -> None:
+        self._link = link
+        self._driver = driver
+
+    @property
+    def session_id(self) -> str:
+        """The gateway's id of the session, for logs; empty until it has answered."""
+        return self._driver.session_id
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        timeout: Timeout = UNSET,
+        request_id: str | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Completion:
+        """Generates one answer and returns it whole; see `client.text.generate`."""
+        call = call_options(self._link.config, timeout, None, request_id)
+        request = encode_generate(prompt, request_id=call.request_id, **options)
+        turn = self._driver.start(request, call, stream=False)
+        return decode_completion(turn.result(), call.request_id)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        timeout: Timeout = UNSET,
+        request_id: str | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> TextStream:
+        """Starts a generation and returns its stream at once; see `client.text.stream`.
+
+        Cancelling it ends the turn and leaves the session up.
+        """
+        call = call_options(self._link.config, timeout, None, request_id)
+        request = encode_generate(prompt, request_id=call.request_id, **options)
+        return TextStream(self._driver.start(request, call, stream=True), call.request_id, logprobs=request.logprobs)
+
+    def close(self) -> None:
+        """Closes the session; turns that are not over end in ClosedError."""
+        self._driver.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,122 @@
+# Mirrored by scripts/unasync.py from deepseek_grpc/_async/stream.py: edit that and run `make sync`.
+"""A streamed answer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Self
+
+from deepseek_grpc._codec.answer import StreamDecoder
+from deepseek_grpc._transport import sync as transport
+from deepseek_grpc.errors import IdleTimeoutError, StreamInterruptedError
+from deepseek_grpc.types import Completion, Event, TextDelta
+
+__all__ = ["TextStream"]
+
+
+class TextStream:
+    """A streamed answer: iterate over its events once, then ask for `final()`.
+
+    Leaving the `with` block, or `cancel()`, ends the generation at the gateway and its backend too. A loop that was
+    left with `break` can be taken up by another one.
+    """
+
+    def __init__(self, source: transport.Messages | transport.Turn, request_id: str, *, logprobs: bool = False) -> None:
+        self._source = source
+        self._decoder = StreamDecoder(request_id, logprobs=logprobs)
+        self._ready: Iterator[Event] = iter(())
+        self._pieces = 0
+        self._over = False
+        self.request_id = request_id
+        """The id that errors and the gateway's log repeat."""
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yields `Started`, deltas, `Finished`; ends early, without an error, after `cancel()`.
+
+        Raises:
+            FirstTokenTimeoutError: No content began in time.
+            IdleTimeoutError: Content stopped; `partial` has the text so far.
+            DeadlineExceededError: The total time is over.
+            StreamInterruptedError: The stream was cut; `partial` has the text so far.
+            DeepSeekError: See `deepseek_grpc.errors`.
+        """
+        while True:
+            for event in self._ready:
+                yield event
+            if not self._read():
+                return
+
+    def _read(self) -> bool:
+        """Takes the next batch in; returns whether there was one."""
+        if self._over:
+            return False
+        decoder = self._decoder
+        try:
+            chunks = self._source.read()
+        except (StreamInterruptedError, IdleTimeoutError) as error:
+            self._over = True
+            error.partial = decoder.text
+            raise
+        except BaseException:
+            self._over = True
+            raise
+        if chunks is None:
+            self._over = True
+            if decoder.finished or self._source.cancelled:
+                return False
+            cut = StreamInterruptedError(
+                "the stream ended before the answer did", request_id=self.request_id, attempts=1
+            )
+            cut.partial = decoder.text
+            raise cut
+        self._ready = iter(decoder.feed(chunks))
+        if decoder.pieces != self._pieces:
+            self._pieces = decoder.pieces
+            self._source.content()
+        return True
+
+    def text(self) -> Iterator[str]:
+        """Yields the pieces of text alone.
+
+        Example:
+            >>> def example(stream: TextStream) -> None:
+            ...     for piece in stream.text():
+            ...         print(piece, end="")
+        """
+        for event in self:
+            if isinstance(event, TextDelta):
+                yield event.text
+
+    def final(self) -> Completion:
+        """Reads the rest and returns the whole answer.
+
+        After `cancel()` it is what had come, with the finish reason `cancelled`.
+
+        Raises:
+            DeepSeekError: What reading the rest raised.
+        """
+        while self._read():
+            pass
+        return self._decoder.completion("cancelled")
+
+    def cancel(self) -> None:
+        """Ends the generation here, at the gateway and at its backend; the loop over the events ends without an error.
+
+        Any thread may call it; a session stays up.
+        """
+        self._over = True
+        self._source.cancel()
+
+    def close(self) -> None:
+        """Cancels the generation unless it is over."""
+        self._over = True
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

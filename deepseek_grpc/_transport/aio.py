@@ -1,0 +1,429 @@
+"""RPCs over grpc.aio: unary, streams, and the driver of a session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import grpc
+import grpc.aio
+from deepseek_rpc.v2 import text_pb2 as pb
+
+from deepseek_grpc._call import CallOptions, ContentWatch
+from deepseek_grpc._codec.status import decode_error
+from deepseek_grpc._session import ClientSession, ClientTurn
+from deepseek_grpc.auth import TokenSource, channel_credentials
+from deepseek_grpc.config import ClientConfig
+from deepseek_grpc.errors import (
+    CancelledByPeerError,
+    ClosedError,
+    ConfigurationError,
+    DeadlineExceededError,
+    DeepSeekError,
+    ServiceUnavailableError,
+)
+
+__all__ = ["Link", "Messages", "SessionDriver", "Turn"]
+
+T = TypeVar("T")
+
+
+class Link:
+    """A channel to the gateway with everything that a call over it needs.
+
+    The channel is made at the first call, because grpc.aio binds it to the running event loop.
+    """
+
+    def __init__(self, target: str, config: ClientConfig, source: TokenSource | None) -> None:
+        self.target = target
+        self.config = config
+        self._source = source
+        self._credentials = channel_credentials(target, config, source)
+        self._channel: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stubs: dict[Any, Any] = {}
+        self._closed = False
+
+    def stub(self, cls: Callable[[Any], T]) -> T:
+        """Returns the stub of a service, made once; raises ClosedError after `aclose`."""
+        stub = self._stubs.get(cls)
+        if stub is None or self._loop is not asyncio.get_running_loop():
+            stub = self._stubs[cls] = cls(self._open())
+        return stub  # type: ignore[no-any-return]
+
+    def _open(self) -> grpc.aio.Channel:
+        if self._closed:
+            raise ClosedError("the client is closed")
+        loop = asyncio.get_running_loop()
+        if self._channel is None:
+            self._loop = loop
+            self._channel = grpc.aio.secure_channel(
+                self.target, self._credentials, options=self.config.channel_options()
+            )
+        elif self._loop is not loop:
+            raise ConfigurationError("the client belongs to another event loop; make one client for each loop")
+        return self._channel
+
+    def metadata(self, call: CallOptions) -> tuple[tuple[str, str], ...]:
+        """Returns what a call sends; raises AuthenticationError, before anything is sent, when there is no token."""
+        if self._source is None:
+            return call.metadata
+        token = self._source.token()
+        if self.config.token_delivery == "metadata":
+            return (*call.metadata, ("authorization", f"Bearer {token}"))
+        return call.metadata
+
+    async def unary(self, method: Callable[..., Any], request: Any, call: CallOptions) -> Any:
+        """Makes a unary call and returns its response; raises a DeepSeekError."""
+        try:
+            return await method(
+                request, timeout=call.total, metadata=self.metadata(call), wait_for_ready=call.wait_for_ready
+            )
+        except grpc.aio.AioRpcError as error:
+            raise self.error(error, call.request_id) from error
+        except asyncio.CancelledError:
+            if self._closed and not _cancelled_from_outside():
+                raise ClosedError("the client was closed during the call", request_id=call.request_id) from None
+            raise
+
+    def stream(self, method: Callable[..., Any], request: Any, call: CallOptions) -> Messages:
+        """Starts a server-streaming call at once."""
+        rpc = method(request, timeout=call.total, metadata=self.metadata(call), wait_for_ready=call.wait_for_ready)
+        return Messages(self, rpc, call)
+
+    def session(self, method: Callable[..., Any], call: CallOptions) -> SessionDriver:
+        """Opens a session."""
+        return SessionDriver(
+            self, method(metadata=self.metadata(call), wait_for_ready=call.wait_for_ready), call.request_id
+        )
+
+    def error(self, error: grpc.aio.AioRpcError, request_id: str, *, content: bool = False) -> DeepSeekError:
+        """Makes a typed error of a failed call."""
+        return decode_error(
+            error.code(),
+            error.details() or "",
+            error.trailing_metadata() or (),
+            request_id=request_id,
+            target=self.target,
+            content=content,
+        )
+
+    async def aclose(self) -> None:
+        """Closes the channel; calls that are under way end in ClosedError."""
+        self._closed = True
+        self._stubs.clear()
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+
+def _cancelled_from_outside() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class Messages:
+    """The responses of a server-streaming call, each a batch of chunks."""
+
+    __slots__ = (
+        "_cancelled",
+        "_ended",
+        "_link",
+        "_loop",
+        "_request_id",
+        "_rpc",
+        "_seen",
+        "_timeout",
+        "_timer",
+        "_watch",
+    )
+
+    def __init__(self, link: Link, rpc: Any, call: CallOptions) -> None:
+        self._link = link
+        self._rpc = rpc
+        self._request_id = call.request_id
+        self._loop = asyncio.get_running_loop()
+        self._watch = ContentWatch(call.timeouts)
+        self._timer: asyncio.TimerHandle | None = None
+        self._timeout: DeadlineExceededError | None = None
+        self._cancelled = False
+        self._ended = False
+        self._seen = False
+        if self._watch.active:
+            self._watch.waiting(self._loop.time())
+            self._check()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` ended it."""
+        return self._cancelled
+
+    def _check(self) -> None:
+        wait = self._watch.check(self._loop.time())
+        if wait > 0:
+            self._timer = self._loop.call_later(wait, self._check)
+        else:
+            self._timeout = self._watch.error(self._request_id)
+            self._rpc.cancel()
+
+    def content(self) -> None:
+        """Tells the watch that the last batch had content in it."""
+        self._seen = True
+        self._watch.content()
+
+    async def read(self) -> Sequence[pb.GenerateChunk] | None:
+        """Returns the next batch, or None at the end; raises a DeepSeekError."""
+        if self._ended:
+            return None
+        self._watch.waiting(self._loop.time())
+        try:
+            message = await self._rpc.read()
+        except grpc.aio.AioRpcError as error:
+            self._end()
+            raise self._link.error(error, self._request_id, content=self._seen) from error
+        except asyncio.CancelledError:
+            self._end()
+            if _cancelled_from_outside():
+                raise
+            if self._timeout is not None:
+                raise self._timeout from None
+            if self._cancelled:
+                return None
+            raise ClosedError("the client was closed during the stream", request_id=self._request_id) from None
+        except BaseException:
+            self._end()
+            raise
+        if message is grpc.aio.EOF:
+            self._end()
+            return None
+        return message.chunks  # type: ignore[no-any-return]
+
+    def cancel(self) -> None:
+        """Ends the call; from any task of its event loop."""
+        if not self._ended:
+            self._cancelled = True
+            self._rpc.cancel()
+
+    async def aclose(self) -> None:
+        """Cancels the call unless it is over."""
+        if not self._ended:
+            self.cancel()
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class SessionDriver:
+    """Runs a session: one task reads, one writes what is ready."""
+
+    def __init__(self, link: Link, rpc: Any, request_id: str) -> None:
+        self._link = link
+        self._rpc = rpc
+        self._request_id = request_id
+        self._machine = ClientSession()
+        self._loop = asyncio.get_running_loop()
+        self._writable: asyncio.Future[None] | None = None
+        self._error: DeepSeekError | None = None
+        self._tasks = (self._loop.create_task(self._read()), self._loop.create_task(self._write()))
+
+    @property
+    def session_id(self) -> str:
+        """The gateway's id of the session; empty until it has answered."""
+        return self._machine.session_id
+
+    def start(self, request: pb.GenerateRequest, call: CallOptions, *, stream: bool) -> Turn:
+        """Starts a turn; raises what ended the session if it is over."""
+        if self._error is not None:
+            raise type(self._error)(
+                f"the session is over: {self._error.details}",
+                code=self._error.code,
+                reason=self._error.reason,
+                request_id=call.request_id,
+            )
+        total = call.total
+        deadline_ms = 0 if total is None else max(1, round(total * 1000))
+        turn = Turn(self, self._machine.start(request, stream=stream, deadline_ms=deadline_ms), call, stream=stream)
+        self._wake()
+        return turn
+
+    def cancel(self, turn: ClientTurn) -> None:
+        """Ends a turn at both ends."""
+        self._machine.cancel(turn)
+        self._wake()
+
+    def _wake(self) -> None:
+        writable = self._writable
+        if writable is not None:
+            self._writable = None
+            if not writable.done():
+                writable.set_result(None)
+
+    async def _write(self) -> None:
+        write, take = self._rpc.write, self._machine.take
+        try:
+            while True:
+                batch = take()
+                if batch is None:
+                    self._writable = self._loop.create_future()
+                    await self._writable
+                else:
+                    await write(batch)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            return  # the reader sees why
+
+    async def _read(self) -> None:
+        error: DeepSeekError = ServiceUnavailableError("the gateway closed the session", request_id=self._request_id)
+        read, receive = self._rpc.read, self._machine.receive
+        try:
+            while (message := await read()) is not grpc.aio.EOF:
+                for turn in receive(message):
+                    if turn.wake is not None:
+                        turn.wake()
+        except grpc.aio.AioRpcError as failure:
+            error = self._link.error(failure, self._request_id)
+        except asyncio.CancelledError:
+            error = ClosedError("the session was closed", request_id=self._request_id)
+        except DeepSeekError as failure:
+            error = failure
+            self._rpc.cancel()
+        finally:
+            self._tasks[1].cancel()
+            self._fail(error)
+
+    def _fail(self, error: DeepSeekError) -> None:
+        self._error = error
+        for turn in self._machine.lost(error):
+            if turn.wake is not None:
+                turn.wake()
+
+    async def aclose(self) -> None:
+        """Closes the session; turns that are not over end in ClosedError."""
+        if self._error is None:
+            self._fail(ClosedError("the session was closed", request_id=self._request_id))
+        self._rpc.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+class Turn:
+    """One generation within a session, with the face of `Messages` when it is streamed."""
+
+    __slots__ = ("_call", "_cancelled", "_driver", "_loop", "_state", "_timeout", "_timer", "_waiter", "_watch")
+
+    def __init__(self, driver: SessionDriver, state: ClientTurn, call: CallOptions, *, stream: bool) -> None:
+        self._driver = driver
+        self._state = state
+        self._call = call
+        self._loop = driver._loop  # noqa: SLF001
+        self._waiter: asyncio.Future[None] | None = None
+        self._watch = ContentWatch(call.timeouts) if stream else None
+        self._timer: asyncio.TimerHandle | None = None
+        self._timeout: DeepSeekError | None = None
+        self._cancelled = False
+        state.wake = self._wake
+        if self._watch is not None and self._watch.active:
+            self._watch.waiting(self._loop.time())
+            self._check()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` ended it."""
+        return self._cancelled
+
+    def _wake(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _check(self) -> None:
+        if self._state.ended or self._watch is None:
+            return
+        wait = self._watch.check(self._loop.time())
+        if wait > 0:
+            self._timer = self._loop.call_later(wait, self._check)
+        else:
+            self._timeout = self._watch.error(self._call.request_id)
+            self._driver.cancel(self._state)
+            self._wake()
+
+    async def _wait(self) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+
+    def content(self) -> None:
+        """Tells the watch that the last batch had content in it."""
+        if self._watch is not None:
+            self._watch.content()
+
+    async def read(self) -> Sequence[pb.GenerateChunk] | None:
+        """Returns what has come since, or None at the end; raises a DeepSeekError."""
+        state = self._state
+        if self._watch is not None and not state.chunks:
+            self._watch.waiting(self._loop.time())
+        while not state.chunks and not state.ended:
+            await self._wait()
+        if state.chunks and not self._cancelled:
+            chunks, state.chunks = state.chunks, []
+            return chunks
+        self._end()
+        return None
+
+    async def result(self) -> pb.GenerateResponse:
+        """Returns the whole answer; raises a DeepSeekError."""
+        state = self._state
+        total = self._call.total
+        if total is not None:
+            # The gateway ends the turn at its deadline; this is for a gateway that can't.
+            self._timer = self._loop.call_later(total + 0.25, self._overdue)
+        try:
+            while not state.ended:
+                await self._wait()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+        self._end()
+        if state.response is None:
+            raise CancelledByPeerError("the turn was cancelled", request_id=self._call.request_id)
+        return state.response
+
+    def _overdue(self) -> None:
+        self._timeout = DeadlineExceededError(
+            f"no answer within {self._call.total:g} s (Timeouts.total)", request_id=self._call.request_id
+        )
+        self._driver.cancel(self._state)
+        self._wake()
+
+    def _end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._timeout is not None:
+            raise self._timeout
+        if self._state.error is not None and not self._cancelled:
+            raise self._state.error
+
+    def cancel(self) -> None:
+        """Ends the turn and leaves the session up; from any task of its event loop."""
+        if not self._state.ended:
+            self._cancelled = True
+            self._driver.cancel(self._state)
+            self._wake()
+
+    async def aclose(self) -> None:
+        """Cancels the turn unless it is over."""
+        self.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

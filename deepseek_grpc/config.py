@@ -1,0 +1,258 @@
+"""How a client behaves: timeouts, retries, keepalive, TLS. Frozen, and rendered into gRPC's options in one place."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Literal
+
+from deepseek_grpc.errors import ConfigurationError
+from deepseek_grpc.types import UNSET, Unset
+
+__all__ = ["API_VERSION", "TLS", "ClientConfig", "Keepalive", "Retry", "Timeouts", "is_loopback"]
+
+API_VERSION: Final = "2.3.1"
+"""The SemVer version of the API that this package speaks, sent as `x-api-version`."""
+
+MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+"""The default limit of one message, both ways and at both ends."""
+
+_RETRIED: Final = {
+    # Named one by one: `Session` resumes instead, because a retried bidirectional call replays every buffered write.
+    "deepseek_rpc.v2.TextService": (
+        "Generate",
+        "StreamGenerate",
+        "CompleteFim",
+        "StreamFim",
+        "ListModels",
+        "GetBalance",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The limits of a call, in seconds. None means no limit; what is not given comes from the client's configuration.
+
+    >>> Timeouts(first_token=2, total=None).over(Timeouts.defaults())
+    Timeouts(connect=5.0, first_token=2, idle=30.0, total=None)
+    """
+
+    connect: float | Unset | None = UNSET
+    """Until a connection stands: a property of the channel, so it counts in the client's configuration only.
+    Default 5. With retries on, expect the error a little later."""
+    first_token: float | Unset | None = UNSET
+    """From the start of a stream to its first content, while the program waits for it. Default 30."""
+    idle: float | Unset | None = UNSET
+    """Between pieces of content (text, reasoning and tool deltas; keep-alives don't count), while the program waits for
+    the next. Default 30."""
+    total: float | Unset | None = UNSET
+    """The whole call, retries included. It is the RPC's deadline and travels to the gateway and its upstream.
+    Default 600."""
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "first_token", "idle", "total"):
+            value = getattr(self, name)
+            if value is None or value is UNSET:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+                raise ConfigurationError(
+                    f"Timeouts.{name} is {value!r}; give seconds from 0 to 1e9, or None for no limit"
+                )
+
+    @classmethod
+    def defaults(cls) -> Timeouts:
+        """Returns the defaults, each field set."""
+        return cls(connect=5.0, first_token=30.0, idle=30.0, total=600.0)
+
+    def over(self, base: Timeouts) -> Timeouts:
+        """Returns these limits with those of `base` where none is given here."""
+        given = {name: value for name in self.__slots__ if (value := getattr(self, name)) is not UNSET}
+        return replace(base, **given) if given else base
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """How gRPC retries calls that failed before an answer began (gRFC A6, by service config).
+
+    UNAVAILABLE and RESOURCE_EXHAUSTED are retried; a pushback from the gateway overrides the back-off.
+    """
+
+    attempts: int = 4
+    """Tries in all, the first included: 1 (no retries) to 5 (gRPC's own limit)."""
+    initial_backoff: float = 0.1
+    """Seconds before the first retry, at least 0.05 (gRPC Core 1.85 can stall on shorter ones)."""
+    max_backoff: float = 2.0
+    """Seconds, at most."""
+    multiplier: float = 2.0
+    """How the back-off grows."""
+    max_tokens: int = 100
+    """The retry budget of a channel: each failure takes one token, each success gives `token_ratio` back, and below
+    half of the budget nothing is retried."""
+    token_ratio: float = 0.1
+    """See `max_tokens`."""
+    buffer_bytes: int = 4 * 1024 * 1024
+    """Requests up to this size can be retried (gRPC's own default is 256 KiB, and larger ones silently are not)."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.attempts <= 5:
+            raise ConfigurationError(f"Retry.attempts is {self.attempts}; gRPC allows 1 to 5")
+        if not 0.05 <= self.initial_backoff <= self.max_backoff:
+            raise ConfigurationError(
+                f"Retry.initial_backoff is {self.initial_backoff} s; give 0.05 s to max_backoff, {self.max_backoff} s"
+            )
+        if not self.multiplier >= 1:
+            raise ConfigurationError(f"Retry.multiplier is {self.multiplier}; give at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Keepalive:
+    """Pings that notice a dead connection while a call is open."""
+
+    interval: float = 2.0
+    """Seconds between pings. The gateway permits one a second; other servers may answer GOAWAY too_many_pings."""
+    timeout: float = 3.0
+    """Seconds without an answer until the connection counts as dead."""
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """Certificates for an encrypted channel, as PEM files. Without a CA file the system's authorities are trusted."""
+
+    ca_file: str | Path | None = None
+    cert_file: str | Path | None = None
+    """This client's certificate chain, for mutual TLS; needs `key_file`."""
+    key_file: str | Path | None = None
+    server_name: str | None = None
+    """The name expected in the gateway's certificate where it differs from the target's host."""
+
+    def __post_init__(self) -> None:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ConfigurationError("TLS.cert_file and TLS.key_file go together: give both or neither")
+
+    def read(self) -> tuple[bytes | None, bytes | None, bytes | None]:
+        """Returns the bytes of (CA, key, certificate); raises ConfigurationError naming a file that can't be read."""
+        return _read("ca_file", self.ca_file), _read("key_file", self.key_file), _read("cert_file", self.cert_file)
+
+
+def _read(name: str, path: str | Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"TLS.{name}: cannot read {str(path)!r}: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ClientConfig:
+    """Everything about a client that isn't its target and credential.
+
+    >>> ClientConfig(retry=Retry(attempts=1)).retry.attempts
+    1
+    """
+
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    """Limits for every call; a call can override each."""
+    retry: Retry = field(default_factory=Retry)
+    keepalive: Keepalive = field(default_factory=Keepalive)
+    tls: TLS | bool | Unset = UNSET
+    """By default loopback and Unix sockets use gRPC's local credentials and everything else TLS with the system's
+    authorities. `True` or a `TLS` forces TLS; `False` is refused for anything but loopback."""
+    token_delivery: Literal["call", "metadata"] = "call"
+    """`call`: the token goes as gRPC call credentials. `metadata`: it is attached where calls are made, at about half
+    the CPU, over the same secure channels only."""
+    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    """Sent with every call."""
+    wait_for_ready: bool = False
+    """Whether calls wait for a connection (until their deadline) instead of failing at once while there is none."""
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    """The limit of one message, both ways."""
+    reconnect_backoff: tuple[float, float] = (0.1, 1.0)
+    """Seconds before the first attempt to reconnect, and at most."""
+
+    def __post_init__(self) -> None:
+        if self.token_delivery not in ("call", "metadata"):
+            raise ConfigurationError(f"token_delivery is {self.token_delivery!r}; give 'call' or 'metadata'")
+        # Resolved once, here: every call starts from these.
+        object.__setattr__(self, "timeouts", self.timeouts.over(Timeouts.defaults()))
+
+    def channel_options(self) -> list[tuple[str, Any]]:
+        """Renders gRPC's channel arguments."""
+        first, most = self.reconnect_backoff
+        options: list[tuple[str, Any]] = [
+            ("grpc.service_config", self.service_config()),
+            ("grpc.enable_retries", 1),
+            ("grpc.per_rpc_retry_buffer_size", self.retry.buffer_bytes),
+            ("grpc.max_send_message_length", self.max_message_bytes),
+            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.keepalive_time_ms", round(self.keepalive.interval * 1000)),
+            # keepalive_timeout_ms below 60 s has no effect in gRPC Core; the ping timeout does what its name says.
+            ("grpc.http2.ping_timeout_ms", round(self.keepalive.timeout * 1000)),
+            ("grpc.keepalive_permit_without_calls", 0),
+            ("grpc.http2.max_pings_without_data", 0),
+            ("grpc.initial_reconnect_backoff_ms", round(first * 1000)),
+            ("grpc.max_reconnect_backoff_ms", round(most * 1000)),
+            ("grpc.primary_user_agent", f"deepseek-grpc/{API_VERSION}"),
+        ]
+        connect = self.timeouts.connect
+        if isinstance(connect, int | float):
+            # The time that one attempt to connect may take is gRPC's minimum reconnect back-off.
+            options.append(("grpc.min_reconnect_backoff_ms", max(1, round(connect * 1000))))
+        if isinstance(self.tls, TLS) and self.tls.server_name:
+            options.append(("grpc.ssl_target_name_override", self.tls.server_name))
+        return options
+
+    def service_config(self) -> str:
+        """Renders gRPC's service config as JSON (gRFC A2): balancing, health checking, retries by method name."""
+        config: dict[str, Any] = {
+            "loadBalancingConfig": [{"round_robin": {}}],
+            "healthCheckConfig": {"serviceName": ""},
+        }
+        if self.retry.attempts > 1:
+            config["methodConfig"] = [
+                {
+                    "name": [
+                        {"service": service, "method": method}
+                        for service, methods in _RETRIED.items()
+                        for method in methods
+                    ],
+                    "retryPolicy": {
+                        "maxAttempts": self.retry.attempts,
+                        "initialBackoff": f"{self.retry.initial_backoff:.3f}s",
+                        "maxBackoff": f"{self.retry.max_backoff:.3f}s",
+                        "backoffMultiplier": self.retry.multiplier,
+                        "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+                    },
+                }
+            ]
+            config["retryThrottling"] = {"maxTokens": self.retry.max_tokens, "tokenRatio": self.retry.token_ratio}
+        return json.dumps(config)
+
+
+_HOST = re.compile(r"^(?:(?:dns|ipv4|ipv6):(?://[^/]*/)?)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:,/]+))(?::\d+)?$")
+
+
+def is_loopback(target: str) -> bool:
+    """Says whether a gRPC target can only mean this machine: a Unix socket, localhost, 127.0.0.0/8 or ::1.
+
+    >>> is_loopback("unix:/run/gw.sock"), is_loopback("127.0.0.1:8443"), is_loopback("dns:///gw.internal:443")
+    (True, True, False)
+    """
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    match = _HOST.match(target)
+    if match is None:
+        return False
+    host = match["v6"] or match["host"]
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

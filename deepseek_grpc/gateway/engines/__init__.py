@@ -1,0 +1,42 @@
+"""What a text engine is, and the registry of those that this package brings.
+
+An engine turns a `types.GenerateRequest` into events. It speaks `types` and `errors` only, imports what is heavy when
+it is made, and stops at once when the task that runs it is cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from deepseek_grpc.types import Completion, Event, GenerateRequest, Model
+
+__all__ = ["TextEngine"]
+
+
+class TextEngine(Protocol):
+    """Generates text.
+
+    Engines raise errors of `deepseek_grpc.errors`; anything else that they raise reaches the caller as INTERNAL without
+    its text.
+    """
+
+    @property
+    def name(self) -> str:
+        """The gateway's name of this backend."""
+
+    async def generate(self, request: GenerateRequest) -> Completion:
+        """Returns the whole answer."""
+
+    def stream(self, request: GenerateRequest) -> AsyncIterator[Sequence[Event]]:
+        """Yields batches of the events that are ready; what is alone goes alone.
+
+        The first event of all is `Started` and the last is `Finished`. Batches are never empty. An engine that has more
+        than a millisecond's work hands the event loop back in between.
+        """
+
+    async def models(self) -> Sequence[Model]:
+        """Returns the models that it serves."""
+
+    async def aclose(self) -> None:
+        """Releases what it holds."""

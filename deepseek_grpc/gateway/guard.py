@@ -1,0 +1,180 @@
+"""The one place that every call passes: verify, authorise, observe, and turn every exception into a status."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, Final
+
+import grpc.aio
+from deepseek_rpc.v2 import auth_pb2
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+from deepseek_grpc._call import new_request_id
+from deepseek_grpc._codec.status import DETAILS_KEY, encode_status
+from deepseek_grpc.config import API_VERSION
+from deepseek_grpc.errors import (
+    ApiVersionError,
+    ConfigurationError,
+    DeadlineExceededError,
+    DeepSeekError,
+    InternalError,
+    PermissionDeniedError,
+    StreamInterruptedError,
+    UnimplementedError,
+)
+from deepseek_grpc.gateway.tokens import Principal, TokenVerifier
+
+__all__ = ["EXEMPT", "Call", "Guard", "authorise", "current_call", "interruption", "translate"]
+
+_log = logging.getLogger("deepseek_grpc.gateway")
+
+EXEMPT: Final = (
+    "grpc.health.v1.Health",  # probes have no token
+    "grpc.reflection.v1alpha.ServerReflection",  # served on loopback only
+)
+"""Services that need no credential. Everything else is guarded or not served."""
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
+_MAJOR = API_VERSION.partition(".")[0]
+
+
+@dataclass(slots=True)
+class Call:
+    """What a service knows about the call that it answers."""
+
+    context: grpc.aio.ServicerContext[Any, Any]
+    principal: Principal
+    request_id: str
+    attempts: int
+    """Which try of gRPC's retries this is, from 1."""
+    metadata: dict[str, str]
+    started: float
+    """When the gateway began to read it, in `time.perf_counter()`'s seconds."""
+
+    def elapsed_ms(self) -> float:
+        """Returns the milliseconds since then."""
+        return (time.perf_counter() - self.started) * 1000
+
+
+_current: ContextVar[Call] = ContextVar("deepseek_grpc_call")
+
+
+def current_call() -> Call:
+    """Returns the call that the running task answers; for engines that look at more than the request."""
+    return _current.get()
+
+
+Handler = Callable[[Any, Call], Awaitable[Any]]
+
+
+class Guard:
+    """Stands in front of services."""
+
+    def __init__(self, verifier: TokenVerifier) -> None:
+        self._verifier = verifier
+
+    def protect(self, servicer: object, service: ServiceDescriptor) -> Any:
+        """Wraps a service's methods; each takes (request or request iterator, Call).
+
+        Raises:
+            ConfigurationError: A method has no `(permission)` option in the protos.
+        """
+        guarded = SimpleNamespace()
+        for method in service.methods:
+            handler = getattr(servicer, method.name, None) or _unimplemented(method)
+            setattr(guarded, method.name, self._wrap(handler, permission_of(method)))
+        return guarded
+
+    def _wrap(self, handler: Handler, permission: str) -> Callable[[Any, Any], Awaitable[Any]]:
+        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+            request_id = metadata.get("x-request-id", "")
+            if not _REQUEST_ID.match(request_id):
+                request_id = new_request_id()
+            try:
+                call = self._admit(context, metadata, request_id)
+                authorise(call.principal, permission)
+                _current.set(call)
+                return await handler(request, call)
+            except Exception as error:  # noqa: BLE001 - the catch-all: an unhandled exception's text would go out
+                await _refuse(context, translate(error, request_id))
+
+        return guarded
+
+    def _admit(self, context: grpc.aio.ServicerContext[Any, Any], metadata: dict[str, str], request_id: str) -> Call:
+        version = metadata.get("x-api-version")
+        if version is not None and version.partition(".")[0] != _MAJOR:
+            raise ApiVersionError(f"x-api-version is {version[:32]!r}; this gateway speaks {API_VERSION}")
+        scheme, _, token = metadata.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            token = ""
+        principal = self._verifier.verify(token)
+        previous = metadata.get("grpc-previous-rpc-attempts", "0")
+        attempts = int(previous) + 1 if previous.isdecimal() else 1
+        return Call(context, principal, request_id, attempts, metadata, time.perf_counter())
+
+
+def permission_of(method: MethodDescriptor) -> str:
+    """Returns a method's `(permission)`; raises ConfigurationError where it has none."""
+    permission: str = method.GetOptions().Extensions[auth_pb2.permission]  # type: ignore[index]
+    if not permission:
+        raise ConfigurationError(f"{method.full_name} has no (permission) option; nobody could be allowed to call it")
+    return permission
+
+
+def authorise(principal: Principal, permission: str) -> None:
+    """Raises PermissionDeniedError unless the caller has the permission."""
+    if not principal.may(permission):
+        raise PermissionDeniedError(f"client {principal.client_id!r} lacks the permission {permission!r}")
+
+
+def _unimplemented(method: MethodDescriptor) -> Handler:
+    async def handler(request: Any, call: Call) -> Any:  # noqa: ARG001
+        raise UnimplementedError(f"this gateway doesn't serve {method.full_name}")
+
+    return handler
+
+
+def translate(error: BaseException, request_id: str) -> DeepSeekError:
+    """Makes of any exception an error that may go out: foreign ones become INTERNAL, and their text goes to the log."""
+    if isinstance(error, DeepSeekError):
+        if not error.request_id:
+            error.request_id = request_id
+        return error
+    if isinstance(error, TimeoutError):
+        return DeadlineExceededError("the deadline passed", request_id=request_id)
+    _log.error("request %s failed", request_id, exc_info=error)
+    return InternalError("the gateway failed; its log has the cause under this request id", request_id=request_id)
+
+
+def interruption(error: DeepSeekError) -> StreamInterruptedError:
+    """Makes of a failure in mid-stream, after content has gone out, what it is for the caller: an interruption."""
+    return StreamInterruptedError(error.details, request_id=error.request_id, metadata=dict(error.metadata))
+
+
+async def _refuse(context: grpc.aio.ServicerContext[Any, Any], error: DeepSeekError) -> None:
+    """Ends a call with an error's status, its details, and what gRPC's retries shall do about it."""
+    trailers: list[tuple[str, str | bytes]] = [(DETAILS_KEY, encode_status(error).SerializeToString())]
+    if error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
+        pushback = _pushback(error, context.time_remaining())
+        if pushback is not None:
+            trailers.append(("grpc-retry-pushback-ms", str(pushback)))
+    await context.abort(error.code, error.details[:1024], tuple(trailers))
+
+
+def _pushback(error: DeepSeekError, remaining: float | None) -> int | None:
+    """Returns milliseconds until the next try, -1 for none at all, None to leave it to the client's back-off."""
+    if not error.retryable:
+        return -1
+    if error.retry_after is None:
+        return None
+    # A pushback beyond the deadline would burn it and hide this status; under 2 ms gRPC Core can stall.
+    if remaining is not None and error.retry_after >= remaining:
+        return -1
+    return max(2, round(error.retry_after * 1000))

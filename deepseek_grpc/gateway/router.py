@@ -1,0 +1,63 @@
+"""Which engine answers for which model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+from deepseek_grpc.errors import ConfigurationError, NotFoundError
+from deepseek_grpc.gateway.engines import TextEngine
+from deepseek_grpc.types import GenerateRequest, Model
+
+__all__ = ["Backend", "Router"]
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """An engine and the models that are asked of it, as names or shell patterns."""
+
+    engine: TextEngine
+    models: tuple[str, ...]
+
+
+class Router:
+    """Resolves a request's model to the first backend that serves it.
+
+    Args:
+        backends: In order of preference.
+        aliases: Other names of models; one step, never chained.
+        default_model: What an empty model stands for.
+    """
+
+    def __init__(self, backends: Sequence[Backend], aliases: Mapping[str, str], default_model: str) -> None:
+        if not backends:
+            raise ConfigurationError("there is no backend; a gateway needs at least one")
+        self._backends = tuple(backends)
+        self._aliases = dict(aliases)
+        self.default_model = default_model
+
+    def route(self, request: GenerateRequest) -> tuple[TextEngine, GenerateRequest]:
+        """Returns the engine and the request with the model's true name; raises NotFoundError."""
+        asked = request.model or self.default_model
+        model = self._aliases.get(asked, asked)
+        for backend in self._backends:
+            if any(model == pattern or fnmatchcase(model, pattern) for pattern in backend.models):
+                return backend.engine, request if model == request.model else replace(request, model=model)
+        raise NotFoundError(
+            f"model {asked[:64]!r} isn't served here; ListModels names those that are", metadata={"field": "model"}
+        )
+
+    async def models(self) -> list[Model]:
+        """Lists the models with their aliases."""
+        listed = []
+        for backend in self._backends:
+            for model in await backend.engine.models():
+                aliases = tuple(alias for alias, target in self._aliases.items() if target == model.id)
+                listed.append(replace(model, backend=backend.engine.name, aliases=aliases))
+        return listed
+
+    async def aclose(self) -> None:
+        """Closes every engine."""
+        for backend in self._backends:
+            await backend.engine.aclose()

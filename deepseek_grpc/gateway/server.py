@@ -1,0 +1,171 @@
+"""Puts a gateway together and runs it: engines, guard, services, health, reflection, drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Final, Self
+
+import grpc
+import grpc.aio
+from deepseek_rpc.v2 import text_pb2, text_pb2_grpc
+
+from deepseek_grpc.config import MAX_MESSAGE_BYTES, is_loopback
+from deepseek_grpc.errors import ConfigurationError
+from deepseek_grpc.gateway.engines import TextEngine
+from deepseek_grpc.gateway.guard import EXEMPT, Guard
+from deepseek_grpc.gateway.router import Backend, Router
+from deepseek_grpc.gateway.services.text import TextService
+from deepseek_grpc.gateway.settings import BackendSettings, Settings
+from deepseek_grpc.gateway.tokens import ClientKey, Principal, TokenVerifier
+
+__all__ = ["Gateway", "run"]
+
+_log = logging.getLogger("deepseek_grpc.gateway")
+
+_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # A client of this project pings every 2 s while a call is open; the default allows one in 5 minutes.
+    ("grpc.http2.min_ping_interval_without_data_ms", 1000),
+    ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),
+    # A slow reader holds 100 KB a stream instead of 4 MB, and one that resets streams in a row can't starve the rest.
+    ("grpc.http2.bdp_probe", 0),
+    ("grpc.max_concurrent_streams", 1000),
+    ("grpc.so_reuseport", 0),
+)
+
+
+class Gateway:
+    """A gateway within this event loop.
+
+    Args:
+        settings: How it is set up.
+        backends: Takes the place of the settings' backends, for engines made by the program.
+
+    Raises:
+        ConfigurationError: The settings don't fit together.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with Gateway(Settings(listen="127.0.0.1:0", clients=(client,), roles=roles)) as gateway:
+        ...         print(gateway.address)
+    """
+
+    def __init__(self, settings: Settings, *, backends: Sequence[Backend] | None = None) -> None:
+        self.settings = settings
+        if backends is None:
+            backends = [Backend(_engine(backend), backend.models) for backend in settings.backends]
+        self.router = Router(backends, settings.aliases, settings.default_model)
+        self._text = TextService(self.router)
+        self._guard = Guard(TokenVerifier(_keys(settings), audience=settings.audience))
+        self._server: grpc.aio.Server | None = None
+        self._health: Any = None
+        self._address = ""
+
+    @property
+    def address(self) -> str:
+        """Where it listens, as a target for clients; known once it has started."""
+        return self._address
+
+    async def start(self) -> None:
+        """Starts to serve; raises ConfigurationError when it can't listen there."""
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+        from grpc_health.v1.health import aio as health_aio
+
+        server = grpc.aio.server(options=_OPTIONS)
+        text = text_pb2.DESCRIPTOR.services_by_name["TextService"]
+        text_pb2_grpc.add_TextServiceServicer_to_server(self._guard.protect(self._text, text), server)  # type: ignore[no-untyped-call]
+        self._health = health_aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if is_loopback(self.settings.listen):
+            _add_reflection(server, [text.full_name])
+        try:
+            port = server.add_secure_port(self.settings.listen, _credentials(self.settings))
+        except RuntimeError as error:
+            raise ConfigurationError(f"cannot listen on {self.settings.listen!r}: {_cause(error)}") from error
+        await server.start()
+        host = self.settings.listen
+        self._address = host if host.startswith("unix") else f"{host.rpartition(':')[0]}:{port}"
+        for service in ("", text.full_name):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        self._server = server
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Drains: health turns NOT_SERVING, new calls are refused, running ones get `grace` seconds to end."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        grace = self.settings.drain_seconds if grace is None else grace
+        await self._health.enter_graceful_shutdown()
+        for session in tuple(self._text.sessions):
+            session.go_away(grace)
+        await server.stop(grace)
+        await self.router.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop(0)
+
+
+def _engine(backend: BackendSettings) -> TextEngine:
+    from deepseek_grpc.gateway.engines.embedded import EmbeddedEngine
+
+    return EmbeddedEngine(pace=backend.pace)
+
+
+def _keys(settings: Settings) -> list[ClientKey]:
+    keys = []
+    for client in settings.clients:
+        permissions = frozenset(p for role in client.roles for p in settings.roles[role])
+        keys.append(ClientKey(Principal(client.id, client.tenant, permissions), client.algorithm, client.key))
+    return keys
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials:
+    if settings.tls is None:
+        unix = settings.listen.startswith("unix")
+        return grpc.local_server_credentials(
+            grpc.LocalConnectionType.UDS if unix else grpc.LocalConnectionType.LOCAL_TCP
+        )
+    tls = settings.tls
+    client_ca = tls.client_ca_file.read_bytes() if tls.client_ca_file else None
+    return grpc.ssl_server_credentials(
+        [(tls.key_file.read_bytes(), tls.cert_file.read_bytes())], client_ca, require_client_auth=client_ca is not None
+    )
+
+
+def _add_reflection(server: grpc.aio.Server, services: list[str]) -> None:
+    try:
+        from grpc_reflection.v1alpha import reflection
+    except ImportError:  # the extra `reflection` isn't installed
+        return
+    reflection.enable_server_reflection([*services, *EXEMPT], server)
+
+
+def _cause(error: Exception) -> str:
+    text = str(error)
+    return "the address is in use or not this machine's" if "Failed to bind" in text else text
+
+
+async def run(gateway: Gateway) -> None:
+    """Serves until SIGTERM or SIGINT, then drains; says where it listens once it can be called."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    await gateway.start()
+    print(f"listening on {gateway.address}", flush=True)  # noqa: T201 - the line that scripts wait for
+    await stopped.wait()
+    _log.info("draining for up to %g s", gateway.settings.drain_seconds)
+    await gateway.stop()

@@ -1,0 +1,74 @@
+"""The text service: decode, route, let the engine work, encode."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from deepseek_rpc.v2 import text_pb2 as pb
+
+from deepseek_grpc._codec.answer import encode_completion, encode_event, encode_models
+from deepseek_grpc._codec.request import check_generate, decode_generate
+from deepseek_grpc.errors import ServiceUnavailableError
+from deepseek_grpc.gateway.engines import TextEngine
+from deepseek_grpc.gateway.guard import Call, interruption
+from deepseek_grpc.gateway.router import Router
+from deepseek_grpc.gateway.services.session import SessionRunner
+from deepseek_grpc.types import GenerateRequest, Upstream
+
+__all__ = ["TextService"]
+
+
+class TextService:
+    """Answers TextService's methods; those that have no method here are UNIMPLEMENTED."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self.sessions: set[SessionRunner] = set()
+        """The sessions that are open."""
+
+    async def Generate(self, request: pb.GenerateRequest, call: Call) -> pb.GenerateResponse:  # noqa: N802
+        """Generates one answer."""
+        engine, decoded = self._accept(request)
+        completion = await engine.generate(decoded)
+        response = pb.GenerateResponse()
+        encode_completion(completion, _upstream(engine, call), response)
+        return response
+
+    async def StreamGenerate(self, request: pb.GenerateRequest, call: Call) -> None:  # noqa: N802
+        """Generates one answer, a message for each batch of events that is ready."""
+        engine, decoded = self._accept(request)
+        upstream: Upstream | None = None
+        try:
+            async for events in engine.stream(decoded):
+                if upstream is None:
+                    upstream = _upstream(engine, call)
+                message = pb.StreamGenerateResponse()
+                for event in events:
+                    encode_event(event, upstream, message.chunks.add())
+                await call.context.write(message)
+        except ServiceUnavailableError as error:
+            if upstream is None:
+                raise
+            raise interruption(error) from error
+
+    async def Session(self, requests: AsyncIterator[pb.SessionRequest], call: Call) -> None:  # noqa: N802
+        """Runs a session until the client ends it."""
+        runner = SessionRunner(self._router, call)
+        self.sessions.add(runner)
+        try:
+            await runner.run(requests)
+        finally:
+            self.sessions.discard(runner)
+
+    async def ListModels(self, request: Any, call: Call) -> pb.ListModelsResponse:  # noqa: ARG002, N802
+        """Lists the models."""
+        return encode_models(await self._router.models(), self._router.default_model)
+
+    def _accept(self, request: pb.GenerateRequest) -> tuple[TextEngine, GenerateRequest]:
+        check_generate(request)
+        return self._router.route(decode_generate(request))
+
+
+def _upstream(engine: TextEngine, call: Call) -> Upstream:
+    return Upstream(engine.name, attempts=call.attempts, gateway_ms=call.elapsed_ms())

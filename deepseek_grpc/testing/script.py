@@ -1,0 +1,193 @@
+"""The engine that says what it is told to, and remembers what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import grpc
+
+from deepseek_grpc._codec.answer import collect
+from deepseek_grpc.errors import DeepSeekError, error_class
+from deepseek_grpc.gateway.guard import current_call
+from deepseek_grpc.types import (
+    Completion,
+    Event,
+    Finished,
+    GenerateRequest,
+    Model,
+    ReasoningDelta,
+    Started,
+    TextDelta,
+    ToolCallDelta,
+    Usage,
+)
+
+__all__ = ["Delay", "Fail", "Reasoning", "RecordedRequest", "ScriptedEngine", "Stall", "Step", "ToolUse"]
+
+
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """Waits before the next step; `seconds` may be a fraction."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stall:
+    """Says nothing more until the call is cancelled or its deadline passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of reasoning."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolUse:
+    """A tool call, whole; the answer then ends with `tool_calls`."""
+
+    name: str
+    arguments: str = "{}"
+    id: str = "call_1"
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """Ends the call with a status: as its first step before anything is sent, later in mid-stream."""
+
+    code: str
+    """A gRPC status by name, for example "UNAVAILABLE"."""
+    details: str = "scripted failure"
+    reason: str | None = None
+    """The ErrorInfo's reason, for example "CONTEXT_LENGTH"; the status's own by default."""
+    retry_after: float | None = None
+    """Seconds."""
+    retryable: bool | None = None
+
+    def error(self) -> DeepSeekError:
+        """Makes the error."""
+        code = grpc.StatusCode[self.code]
+        return error_class(code, self.reason or "")(
+            self.details, code=code, reason=self.reason, retry_after=self.retry_after, retryable=self.retryable
+        )
+
+
+Step: TypeAlias = str | Delay | Stall | Reasoning | ToolUse | Fail | Finished
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """A request that reached the engine."""
+
+    request: GenerateRequest
+    metadata: dict[str, str]
+    """What the call carried, without the `authorization`."""
+    client_id: str
+    streamed: bool
+    attempt: int
+    """Which of gRPC's tries it was, from 1."""
+
+
+@dataclass(slots=True)
+class ScriptedEngine:
+    """Says what the scripts tell it, one script a request in the order given, and `default` when there is none left."""
+
+    default: tuple[Step, ...] = ("Hello", " from", " the", " fake", " server", ".")
+    model: str = "fake"
+    requests: list[RecordedRequest] = field(default_factory=list)
+    """Every request that arrived, oldest first; retries are requests of their own."""
+    cancelled: int = 0
+    """How many generations were given up by their callers."""
+    _scripts: deque[tuple[Step, ...]] = field(default_factory=deque)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+
+    @property
+    def name(self) -> str:
+        """The backend's name."""
+        return "scripted"
+
+    def script(self, *steps: Step) -> None:
+        """Adds a script for one request.
+
+        Text comes piece by piece; a `Finished` as the last step replaces the usual end.
+        """
+        for step in steps:
+            if isinstance(step, Fail):
+                step.error()  # an unknown status shall fail here, in the test, not in the gateway
+        self._scripts.append(steps)
+
+    def wait_for_requests(self, count: int, timeout: float = 10.0) -> list[RecordedRequest]:
+        """Waits until that many requests have arrived and returns them; raises TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: len(self.requests) >= count, timeout):
+                raise TimeoutError(f"{len(self.requests)} of {count} requests arrived within {timeout:g} s")
+            return list(self.requests)
+
+    def wait_for_cancellations(self, count: int, timeout: float = 10.0) -> None:
+        """Waits until that many generations were given up; raises TimeoutError."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.cancelled >= count, timeout):
+                raise TimeoutError(f"{self.cancelled} of {count} cancellations came within {timeout:g} s")
+
+    async def generate(self, request: GenerateRequest) -> Completion:
+        """Plays the script and returns the whole."""
+        return collect([event async for events in self._play(request, streamed=False) for event in events])
+
+    def stream(self, request: GenerateRequest) -> AsyncIterator[Sequence[Event]]:
+        """Plays the script, every piece a batch of its own."""
+        return self._play(request, streamed=True)
+
+    async def _play(self, request: GenerateRequest, *, streamed: bool) -> AsyncIterator[Sequence[Event]]:
+        call = current_call()
+        with self._changed:
+            metadata = {key: value for key, value in call.metadata.items() if key != "authorization"}
+            self.requests.append(RecordedRequest(request, metadata, call.principal.client_id, streamed, call.attempts))
+            self._changed.notify_all()
+        steps = self._scripts.popleft() if self._scripts else self.default
+        started: tuple[Event, ...] = (Started("fake-1", 0, self.model, "fp_fake"),)
+        calls = tokens = 0
+        end: Finished | None = None
+        try:
+            for step in steps:
+                match step:
+                    case str():
+                        tokens += 1
+                        yield (*started, TextDelta(step))
+                        started = ()
+                    case Reasoning(text):
+                        tokens += 1
+                        yield (*started, ReasoningDelta(text))
+                        started = ()
+                    case ToolUse(name, arguments, call_id):
+                        yield (*started, ToolCallDelta(calls, call_id, name), ToolCallDelta(calls, arguments=arguments))
+                        started = ()
+                        calls += 1
+                    case Delay(seconds):
+                        await asyncio.sleep(seconds)
+                    case Stall():
+                        await asyncio.Event().wait()
+                    case Fail():
+                        raise step.error()
+                    case Finished():
+                        end = step
+        except asyncio.CancelledError:
+            with self._changed:
+                self.cancelled += 1
+                self._changed.notify_all()
+            raise
+        usage = Usage(len(request.messages), tokens, len(request.messages) + tokens)
+        yield (*started, end or Finished("tool_calls" if calls else "stop", usage))
+
+    async def models(self) -> Sequence[Model]:
+        """Returns the one model."""
+        return [Model(self.model, "tests", description="Says what a test tells it to.")]
+
+    async def aclose(self) -> None:
+        """Has nothing to release."""
