@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -50,7 +50,7 @@ class Link:
         stub = self._stubs.get(cls)
         if stub is None or self._loop is not asyncio.get_running_loop():
             stub = self._stubs[cls] = cls(self._open())
-        return stub  # type: ignore[no-any-return]
+        return cast(T, stub)
 
     def _open(self) -> grpc.aio.Channel:
         if self._closed:

@@ -65,7 +65,7 @@ class Link:
                         self.target, self._credentials, options=self.config.channel_options()
                     )
                 stub = self._stubs[cls] = cls(self._channel)
-        return stub  # type: ignore[no-any-return]
+        return cast(T, stub)
 
     def metadata(self, call: CallOptions) -> tuple[tuple[str, str], ...]:
         """Returns what a call sends; raises AuthenticationError, before anything is sent, when there is no token."""

@@ -80,7 +80,7 @@ class Gateway:
 
         server = grpc.aio.server(options=_OPTIONS)
         text = text_pb2.DESCRIPTOR.services_by_name["TextService"]
-        text_pb2_grpc.add_TextServiceServicer_to_server(self._guard.protect(self._text, text), server)  # type: ignore[no-untyped-call]
+        text_pb2_grpc.add_TextServiceServicer_to_server(self._guard.protect(self._text, text), server)
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if is_loopback(self.settings.listen):

@@ -51,7 +51,8 @@ class FakeServer:
         settings = Settings(
             listen=listen, clients=(client,), roles={"test": tuple(permissions)}, default_model=self.text.model
         )
-        self._make = lambda: Gateway(settings, backends=[backend])
+        self._settings = settings
+        self._backends = [backend]
         self._gateway: Gateway | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="fake-server", daemon=True)
@@ -69,7 +70,7 @@ class FakeServer:
             self._thread.start()
 
         async def start() -> Gateway:
-            gateway = self._make()
+            gateway = Gateway(self._settings, backends=self._backends)
             await gateway.start()
             return gateway
 
