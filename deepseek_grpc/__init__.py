@@ -6,14 +6,10 @@ with Client("dns:///gateway.internal:443", credentials=JWTSigner("svc-a", secret
     print(client.text.generate("Say hi").text)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from deepseek_grpc import errors
-from deepseek_grpc._async.client import AsyncClient
-from deepseek_grpc._async.session import AsyncSession
-from deepseek_grpc._async.stream import AsyncTextStream
 from deepseek_grpc._codec.request import GenerateOptions, Prompt
-from deepseek_grpc._sync.client import Client
-from deepseek_grpc._sync.session import Session
-from deepseek_grpc._sync.stream import TextStream
 from deepseek_grpc.auth import JWTSigner, StaticToken, TokenSource
 from deepseek_grpc.config import API_VERSION, TLS, ClientConfig, Keepalive, Retry, Timeouts
 from deepseek_grpc.errors import DeepSeekError
@@ -47,6 +43,14 @@ from deepseek_grpc.types import (
     tool_result,
     user,
 )
+
+if TYPE_CHECKING:
+    from deepseek_grpc._async.client import AsyncClient
+    from deepseek_grpc._async.session import AsyncSession
+    from deepseek_grpc._async.stream import AsyncTextStream
+    from deepseek_grpc._sync.client import Client
+    from deepseek_grpc._sync.session import Session
+    from deepseek_grpc._sync.stream import TextStream
 
 __all__ = [
     "API_VERSION",
@@ -97,3 +101,27 @@ __all__ = [
     "tool_result",
     "user",
 ]
+
+# A program lives in one of the two worlds; the other one isn't loaded (PEP 562).
+_WORLDS = {
+    "AsyncClient": "_async.client",
+    "AsyncSession": "_async.session",
+    "AsyncTextStream": "_async.stream",
+    "Client": "_sync.client",
+    "Session": "_sync.session",
+    "TextStream": "_sync.stream",
+}
+
+
+def __getattr__(name: str) -> Any:
+    module = _WORLDS.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 from deepseek_rpc.v2 import text_pb2 as pb
@@ -17,6 +16,7 @@ from deepseek_rpc.v2 import text_pb2 as pb
 from deepseek_grpc._codec.answer import encode_completion, encode_event
 from deepseek_grpc._codec.request import invalid
 from deepseek_grpc._codec.status import decode_status, encode_status
+from deepseek_grpc._value import Value, value
 from deepseek_grpc.errors import (
     ConflictError,
     DeepSeekError,
@@ -208,8 +208,8 @@ class ClientSession:
         return turns
 
 
-@dataclass(frozen=True, slots=True)
-class StartedTurn:
+@value
+class StartedTurn(Value):
     """A turn that the client asked for."""
 
     turn_id: int

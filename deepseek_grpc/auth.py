@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import os
 import threading
 import time
@@ -64,6 +63,8 @@ def _expiry(token: str) -> float | None:
     parts = token.split(".")
     if len(parts) != 3:
         return None
+    import json
+
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
         return float(claims["exp"])

@@ -8,9 +8,11 @@ and threads. Nothing here knows protobuf or gRPC. Field names and ranges follow 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias
+
+from deepseek_grpc._value import Value, value
 
 __all__ = [
     "UNSET",
@@ -69,23 +71,23 @@ HealthStatus: TypeAlias = Literal["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_
 """What grpc.health.v1 answers."""
 
 
-@dataclass(frozen=True, slots=True)
-class TextPart:
+@value
+class TextPart(Value):
     """A piece of plain text within a message."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImagePart:
+@value
+class ImagePart(Value):
     """An image within a message: an `https:` or `data:` address, and how closely to look (`low`, `high`, `auto`)."""
 
     url: str
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class FilePart:
+@value
+class FilePart(Value):
     """A file that the backend already has, by its id."""
 
     file_id: str
@@ -94,8 +96,8 @@ class FilePart:
 ContentPart: TypeAlias = TextPart | ImagePart | FilePart
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCall:
+@value
+class ToolCall(Value):
     """A call of a tool by the model. `arguments` is JSON text as the model wrote it; it may be malformed."""
 
     id: str
@@ -103,8 +105,8 @@ class ToolCall:
     arguments: str
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+@value
+class Message(Value):
     """One message of a conversation.
 
     `content` is text or a sequence of parts. `prefix` on a last assistant message asks the model to continue it.
@@ -163,8 +165,8 @@ def tool_result(call: ToolCall | str, content: str) -> Message:
     return Message("tool", content, tool_call_id=call if isinstance(call, str) else call.id)
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+@value
+class Tool(Value):
     """A function that the model may call. `parameters` is a JSON Schema, as a mapping or as JSON text."""
 
     name: str
@@ -173,16 +175,16 @@ class Tool:
     strict: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ToolChoice:
+@value
+class ToolChoice(Value):
     """Which tools the model may or must call: a mode (`auto`, `none`, `required`) or one function's name."""
 
     mode: Literal["auto", "none", "required"] | None = None
     function: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class ResponseFormat:
+@value
+class ResponseFormat(Value):
     """The form of an answer: `text`, `json_object`, or `json_schema` with a JSON Schema as text."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
@@ -202,8 +204,8 @@ def json_schema(schema: str) -> ResponseFormat:
     return ResponseFormat("json_schema", schema)
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateRequest:
+@value
+class GenerateRequest(Value):
     """One generation, as engines see it. None and empty mean "not given"; ranges are checked before it is sent."""
 
     messages: tuple[Message, ...]
@@ -227,8 +229,8 @@ class GenerateRequest:
     extra_json: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+@value
+class Usage(Value):
     """Tokens that a call consumed. The cache and reasoning counts are None where the backend reports none."""
 
     prompt_tokens: int = 0
@@ -240,8 +242,8 @@ class Usage:
     extra_json: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+@value
+class Upstream(Value):
     """Where an answer came from. `gateway_ms` is the time from request to first reply inside the gateway."""
 
     backend: str = ""
@@ -251,8 +253,8 @@ class Upstream:
     cache_hit: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
+@value
+class TokenLogprob(Value):
     """A token, its natural-log probability, its UTF-8 bytes where known, and the likeliest tokens at its place."""
 
     token: str
@@ -261,8 +263,8 @@ class TokenLogprob:
     top: tuple[TokenLogprob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
+@value
+class Meta(Value):
     """What is known about an answer besides its content."""
 
     request_id: str = ""
@@ -281,8 +283,8 @@ class Meta:
     """Fields of the backend's answer that have no name here, as one JSON object."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+@value
+class Completion(Value):
     """A whole answer.
 
     `text` may be empty when the model only reasoned or only called tools; `finish_reason` says why it ended.
@@ -303,8 +305,8 @@ class Completion:
         return Message("assistant", self.text, reasoning_content=self.reasoning, tool_calls=self.tool_calls)
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+@value
+class Started(Value):
     """The first event of a stream: who answers."""
 
     id: str = ""
@@ -313,24 +315,24 @@ class Started:
     system_fingerprint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class TextDelta:
+@value
+class TextDelta(Value):
     """A piece of the answer's text, never empty."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ReasoningDelta:
+@value
+class ReasoningDelta(Value):
     """A piece of the reasoning, never empty."""
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ToolCallDelta:
+@value
+class ToolCallDelta(Value):
     """A piece of a tool call: `index` says of which; `id` and `name` come on its first piece only."""
 
     index: int
@@ -339,8 +341,8 @@ class ToolCallDelta:
     arguments: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+@value
+class Finished(Value):
     """The last event of a stream that went well."""
 
     finish_reason: FinishReason
@@ -353,8 +355,8 @@ Event: TypeAlias = Started | TextDelta | ReasoningDelta | ToolCallDelta | Finish
 """What a stream yields, in this order: one Started, any number of deltas, one Finished."""
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+@value
+class Model(Value):
     """A model that a request may name. `context_length` is 0 where unknown."""
 
     id: str

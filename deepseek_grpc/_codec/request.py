@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypedDict
 
@@ -307,6 +306,8 @@ def _check_choice(request: pb.GenerateRequest) -> None:
 
 
 def _check_json(field: str, text: str) -> None:
+    import json
+
     try:
         value = json.loads(text)
     except ValueError as error:
@@ -406,6 +407,8 @@ def _integer(field: str, value: Any, limits: tuple[int, int]) -> int:
 
 
 def _json(field: str, value: Any) -> str:
+    import json
+
     try:
         return json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:

@@ -30,7 +30,7 @@ from deepseek_grpc.errors import (
 )
 from deepseek_grpc.gateway.tokens import Principal, TokenVerifier
 
-__all__ = ["EXEMPT", "Call", "Guard", "authorise", "current_call", "interruption", "translate"]
+__all__ = ["EXEMPT", "Call", "Guard", "authorise", "current_call", "interruption", "permission_of", "translate"]
 
 _log = logging.getLogger("deepseek_grpc.gateway")
 

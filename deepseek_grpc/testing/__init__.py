@@ -9,8 +9,11 @@
 pytest finds the fixtures `fake_server` and `fake_client` by itself.
 """
 
-from deepseek_grpc.testing.script import Delay, Fail, Reasoning, RecordedRequest, ScriptedEngine, Stall, ToolUse
-from deepseek_grpc.testing.server import FakeServer
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from deepseek_grpc.testing.script import Delay, Fail, Reasoning, RecordedRequest, ScriptedEngine, Stall, ToolUse
+    from deepseek_grpc.testing.server import FakeServer
 
 __all__ = [
     "Delay",
@@ -22,3 +25,14 @@ __all__ = [
     "Stall",
     "ToolUse",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Every run of pytest imports this package for its fixtures; the gateway is loaded when a test uses it (PEP 562).
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    module = "server" if name == "FakeServer" else "script"
+    found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+    return found

@@ -177,7 +177,7 @@ class ScriptedEngine:
                         raise step.error()
                     case Finished():
                         end = step
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):  # the latter when the gateway was waiting for a slow reader
             with self._changed:
                 self.cancelled += 1
                 self._changed.notify_all()

@@ -1,0 +1,55 @@
+"""The real gateway with an engine that answers at once: what remains is the gateway's and the client's own cost.
+
+    python benchmarks/gateway_server.py [instant|embedded]
+
+prints the port and serves until its standard input closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import AsyncIterator, Sequence
+
+from harness import CLIENT_ID, SECRET
+
+from deepseek_grpc.gateway.engines.embedded import EmbeddedEngine
+from deepseek_grpc.gateway.router import Backend
+from deepseek_grpc.gateway.server import Gateway
+from deepseek_grpc.gateway.settings import ClientSettings, Settings
+from deepseek_grpc.types import Completion, Event, Finished, GenerateRequest, Meta, Model, Started, TextDelta, Usage
+
+USAGE = Usage(12, 14, 26)
+COMPLETION = Completion("Hello from the instant engine, at an ordinary length.", "stop", USAGE, Meta(model="instant"))
+EVENTS = (Started(model="instant"), TextDelta(COMPLETION.text), Finished("stop", USAGE))
+
+
+class InstantEngine:
+    name = "instant"
+
+    async def generate(self, request: GenerateRequest) -> Completion:
+        return COMPLETION
+
+    async def stream(self, request: GenerateRequest) -> AsyncIterator[Sequence[Event]]:
+        yield EVENTS
+
+    async def models(self) -> Sequence[Model]:
+        return [Model("instant")]
+
+    async def aclose(self) -> None:
+        pass
+
+
+async def serve(kind: str) -> None:
+    engine = EmbeddedEngine() if kind == "embedded" else InstantEngine()
+    client = ClientSettings(CLIENT_ID, SECRET.encode(), roles=("all",))
+    settings = Settings(listen="127.0.0.1:0", clients=(client,), roles={"all": ("*",)}, default_model=kind)
+    async with Gateway(settings, backends=[Backend(engine, ("*",))]) as gateway:
+        gc.freeze()
+        print(gateway.address.rpartition(":")[2], flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(serve(sys.argv[1] if len(sys.argv) > 1 else "instant"))

@@ -1,0 +1,5 @@
+"""Makes `python -m deepseek_grpc.cli` the same as `deepseek-grpc`."""
+
+from deepseek_grpc.cli import main
+
+main()

@@ -1,0 +1,10 @@
+"""The embedded text engine: a small trigram model that works offline, at once and reproducibly.
+
+From below: `tokens` (text to tokens), `corpus` (the frozen text), `relevance` (what a prompt is about), `sampling`
+(from weights to a token), `model` (counts and candidates), `stops` (stop strings), `prompt` (what a request asks),
+`generation` (one answer) and `engine` (events on the event loop).
+"""
+
+from deepseek_grpc.gateway.engines.embedded.engine import MODEL_ID, EmbeddedEngine
+
+__all__ = ["MODEL_ID", "EmbeddedEngine"]

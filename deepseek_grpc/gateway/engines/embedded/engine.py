@@ -1,0 +1,149 @@
+"""The embedded engine: runs generations on the event loop and hands it back all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+from deepseek_grpc.errors import ConfigurationError, UnimplementedError
+from deepseek_grpc.gateway.engines.embedded import corpus
+from deepseek_grpc.gateway.engines.embedded.generation import Generation, prepare
+from deepseek_grpc.gateway.engines.embedded.model import Model as NgramModel
+from deepseek_grpc.types import Completion, Event, Finished, GenerateRequest, Meta, Model, Started, TextDelta, user
+
+__all__ = ["MODEL_ID", "EmbeddedEngine"]
+
+MODEL_ID: Final = "embedded-ngram"
+
+_FORMAT_VERSION = 1  # raised whenever the same seed and corpus no longer give the same text
+_FALLBACK_QUESTION = "What is embedded-ngram?"
+_WARM_QUESTIONS = (_FALLBACK_QUESTION, "Hello", "Say hi", "What can you do?", "What is a deadline in gRPC?")
+_SLICE_SECONDS = 0.0003  # of work before the event loop has its turn; a millisecond is the most it may take
+_TOKENS_PER_LOOK = 4  # at the clock
+
+
+class EmbeddedEngine:
+    """A small n-gram model for demos and tests: offline, at once and reproducible. It is no DeepSeek model.
+
+    `pace` is in tokens per second; None means as fast as it can. An answer has some sixty to a hundred and twenty
+    tokens and is made of the sentences of a corpus about this project's subjects. Raises ConfigurationError if the
+    corpus isn't the one that was released, or if `pace` isn't above zero.
+    """
+
+    def __init__(self, *, pace: float | None = None) -> None:
+        if pace is not None and not pace > 0:
+            raise ConfigurationError(f"pace must be above 0 tokens per second, got {pace}", metadata={"field": "pace"})
+        self._pace = pace
+        passages = corpus.load()
+        self._model = NgramModel(passages, _FALLBACK_QUESTION)
+        self._fingerprint = f"embedded-{_FORMAT_VERSION}-{corpus.CORPUS_SHA256[:12]}"
+        for question in _WARM_QUESTIONS:
+            self._warm(question)
+
+    @property
+    def name(self) -> str:
+        """The gateway's name of this backend."""
+        return "embedded"
+
+    async def models(self) -> Sequence[Model]:
+        """Returns the one model that it serves."""
+        return (
+            Model(
+                id=MODEL_ID,
+                owned_by="deepseek_grpc",
+                backend=self.name,
+                description=(
+                    "A small n-gram model of a built-in text, for offline demos and tests. It is not a DeepSeek model."
+                ),
+            ),
+        )
+
+    async def generate(self, request: GenerateRequest) -> Completion:
+        """Returns the whole answer: the events of `stream`, put together."""
+        started, finished = Started(), Finished("")
+        deltas: list[TextDelta] = []
+        async for batch in self.stream(request):
+            for event in batch:
+                if isinstance(event, TextDelta):
+                    deltas.append(event)
+                elif isinstance(event, Started):
+                    started = event
+                elif isinstance(event, Finished):
+                    finished = event
+        return Completion(
+            text="".join(delta.text for delta in deltas),
+            finish_reason=finished.finish_reason,
+            usage=finished.usage,
+            meta=Meta(
+                request_id=request.request_id,
+                id=started.id,
+                created=started.created,
+                model=started.model,
+                system_fingerprint=started.system_fingerprint,
+                upstream=finished.upstream,
+            ),
+            logprobs=tuple(logprob for delta in deltas for logprob in delta.logprobs),
+        )
+
+    async def stream(self, request: GenerateRequest) -> AsyncIterator[Sequence[Event]]:
+        """Yields batches of events, one TextDelta a token, with a turn of the event loop before each batch.
+
+        Raises UnimplementedError for a JSON Schema, which this model cannot promise to satisfy.
+        """
+        if request.response_format is not None and request.response_format.type == "json_schema":
+            raise UnimplementedError("embedded-ngram cannot enforce a JSON Schema; ask for json_object")
+        seed = int.from_bytes(os.urandom(8), "big") if request.seed is None else request.seed
+        batch: list[Event] = [Started(f"embedded-{uuid.uuid4().hex}", int(time.time()), MODEL_ID, self._fingerprint)]
+        generation = await self._prepare(request, seed)
+        if self._pace is not None:
+            yield batch
+            batch = []
+        begun = asyncio.get_running_loop().time()
+        pause, leaving, finished = 0.0, 0, False
+        while not finished:
+            await asyncio.sleep(pause)
+            if self._pace is None:
+                until = time.perf_counter() + _SLICE_SECONDS
+                while not finished and time.perf_counter() < until:
+                    finished = generation.advance(_TOKENS_PER_LOOK, batch)
+            else:
+                finished = generation.advance(1, batch)
+                leaving += len(batch)
+                pause = max(0.0, begun + leaving / self._pace - asyncio.get_running_loop().time())
+            if batch:
+                yield batch
+                batch = []
+
+    async def aclose(self) -> None:
+        """Releases nothing; the model goes with the engine."""
+
+    def _warm(self, question: str) -> None:
+        """Answers a common question some times, so that its contexts are at hand."""
+        for seed in range(4):
+            steps = prepare(self._model, GenerateRequest((user(question),)), seed)
+            try:
+                while True:
+                    next(steps)
+            except StopIteration as stop:
+                generation: Generation = stop.value
+            while not generation.advance(64, []):
+                pass
+
+    async def _prepare(self, request: GenerateRequest, seed: int) -> Generation:
+        """Reads a request in slices."""
+        steps = prepare(self._model, request, seed)
+        await asyncio.sleep(0)
+        until = time.perf_counter() + _SLICE_SECONDS
+        while True:
+            try:
+                next(steps)
+            except StopIteration as stop:
+                generation: Generation = stop.value
+                return generation
+            if time.perf_counter() >= until:
+                await asyncio.sleep(0)
+                until = time.perf_counter() + _SLICE_SECONDS
