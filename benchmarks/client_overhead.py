@@ -143,9 +143,7 @@ def asynchronous(target: str, rounds: int) -> None:
             request = pb.GenerateRequest(prompt=PROMPT, max_tokens=size)
             for _ in range(count):
                 length = 0
-                async for message in stub.StreamGenerate(
-                    pb.GenerateRequest(prompt=PROMPT, max_tokens=size), timeout=600
-                ):
+                async for message in stub.StreamGenerate(request, timeout=600):
                     for chunk in message.chunks:
                         length += len(chunk.text)
                 assert length == MESSAGES * size * 6

@@ -13,6 +13,8 @@ from typing import Any
 
 import grpc
 from deepseek_rpc.v2 import text_pb2 as pb
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
 
 SERVICE = "deepseek_rpc.v2.TextService"
 MESSAGES = 200
@@ -59,12 +61,15 @@ async def serve() -> None:
         yield tail
 
     server = grpc.aio.server()
-    handlers = {
+    handlers: dict[str, Any] = {
         "Generate": grpc.unary_unary_rpc_method_handler(generate),
         "StreamGenerate": grpc.unary_stream_rpc_method_handler(stream),
     }
     server.add_registered_method_handlers(SERVICE, handlers)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    health = health_aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    await health.set("", health_pb2.HealthCheckResponse.SERVING)
     port = server.add_secure_port("127.0.0.1:0", grpc.local_server_credentials())
     await server.start()
     print(port, flush=True)

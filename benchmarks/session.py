@@ -3,8 +3,8 @@
     python benchmarks/session.py [--rounds N]
 
 The gateway runs in a process of its own, with an engine that answers at once and with the embedded one. The peer is the
-plain grpc.aio stub with the same call credentials and the same number of requests in flight. Both sides take turns, round
-by round, and ratios are taken within each round.
+plain grpc.aio stub with the same call credentials and the same number of requests in flight. Both sides take turns,
+round by round, and ratios are taken within each round.
 """
 
 from __future__ import annotations
@@ -72,9 +72,8 @@ async def compare(kind: str, in_flight: int, total: int, rounds: int) -> None:
     rate = [stub[0] / ours[0] for ours, stub in pairs]
     cpu = [ours[1] / stub[1] for ours, stub in pairs]
     per_second = [total / statistics.median(wall for wall, _ in measured[name]) for name in ("session", "stub")]
-    print(
-        f"{kind:9s} {in_flight:3d} in flight  {per_second[0]:8.0f}/s {per_second[1]:8.0f}/s  {spread(rate)}  {spread(cpu)}"
-    )
+    rates = f"{per_second[0]:8.0f}/s {per_second[1]:8.0f}/s"
+    print(f"{kind:9s} {in_flight:3d} in flight  {rates}  {spread(rate)}  {spread(cpu)}")
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from deepseek_rpc.v2 import common_pb2
 from deepseek_rpc.v2 import text_pb2 as pb
 
-from deepseek_grpc._codec.request import encode_message
+from deepseek_grpc._codec.request import decode_tool_calls, encode_message
 from deepseek_grpc.types import (
     Completion,
     Event,
@@ -99,7 +99,8 @@ class StreamDecoder:
     def feed(self, chunks: Iterable[pb.GenerateChunk]) -> list[Event]:
         """Returns the events of a batch of chunks."""
         if self._want_logprobs:
-            return [self._text_event(chunk) if chunk.text else self._event(chunk) for chunk in chunks]
+            found = [self._text_event(chunk) if chunk.text else self._event(chunk) for chunk in chunks]
+            return [event for event in found if event is not None]
         events: list[Event] = []
         emit = events.append
         keep = self._text.append
@@ -112,8 +113,8 @@ class StreamDecoder:
                 _set_logprobs(event, ())
                 emit(event)
                 keep(text)
-            else:
-                emit(self._event(chunk))
+            elif (other := self._event(chunk)) is not None:
+                emit(other)
         self.pieces += len(self._text) - before
         return events
 
@@ -124,9 +125,9 @@ class StreamDecoder:
         self._logprobs += logprobs
         return TextDelta(chunk.text, logprobs)
 
-    def _event(self, chunk: pb.GenerateChunk) -> Event:
+    def _event(self, chunk: pb.GenerateChunk) -> Event | None:
         match chunk.WhichOneof("event"):
-            case "reasoning":
+            case "reasoning" if chunk.reasoning:
                 self.pieces += 1
                 if self._reasoning is None:
                     self._reasoning = []
@@ -140,10 +141,12 @@ class StreamDecoder:
             case "tail":
                 self._finished = _decode_tail(chunk.tail)
                 return self._finished
-            case _:
+            case "head":
                 head = chunk.head
                 self._started = Started(head.id, head.created, head.model, head.system_fingerprint)
                 return self._started
+            case _:
+                return None  # a newer gateway's event, or an empty piece: not for us
 
     def _tool_call(self, delta: pb.ToolCallDelta) -> ToolCallDelta:
         call = self._calls.setdefault(delta.index, ["", "", ""])
@@ -233,7 +236,7 @@ def decode_completion(response: pb.GenerateResponse, request_id: str) -> Complet
             response.extra_json,
         ),
         reasoning=message.reasoning_content if message.HasField("reasoning_content") else None,
-        tool_calls=tuple(ToolCall(call.id, call.name, call.arguments_json) for call in message.tool_calls),
+        tool_calls=decode_tool_calls(message.tool_calls),
         logprobs=_decode_logprobs(response.logprobs),
         reasoning_logprobs=_decode_logprobs(response.reasoning_logprobs),
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias, TypedDict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Never, TypeAlias, TypedDict
 
 from deepseek_rpc.v2 import text_pb2 as pb
 
@@ -93,6 +93,7 @@ _MODES: Final[dict[str, pb.ToolChoice.Mode]] = {
     "required": pb.ToolChoice.MODE_REQUIRED,
 }
 _MODE_NAMES: Final[dict[int, Any]] = {value: name for name, value in _MODES.items()}
+_THINKING: Final = (pb.THINKING_UNSPECIFIED, pb.THINKING_ENABLED, pb.THINKING_DISABLED)
 
 _MAX_REQUEST_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
 """Below gRPC's own limit, so that the answer is INVALID_ARGUMENT with a name instead of RESOURCE_EXHAUSTED."""
@@ -139,11 +140,14 @@ def encode_generate(
         if not prompt:
             raise invalid("prompt", "is empty; give at least 1 character")
     else:
-        messages = [prompt] if isinstance(prompt, Message) else prompt
+        messages = (
+            (prompt,) if isinstance(prompt, Message) else _several("prompt", prompt, "text, a Message or several")
+        )
         for index, message in enumerate(messages):
             encode_message(message, request.messages.add(), f"messages[{index}]")
         if not messages:
             raise invalid("messages", "is empty; give at least 1 message")
+    stops = () if stop is None else (stop,) if isinstance(stop, str) else _several("stop", stop, "text or several")
     try:
         if model is not None:
             request.model = model
@@ -155,8 +159,8 @@ def encode_generate(
             request.temperature = _number("temperature", temperature)
         if top_p is not None:
             request.top_p = _number("top_p", top_p)
-        if stop is not None:
-            request.stop.extend([stop] if isinstance(stop, str) else stop)
+        if stops:
+            request.stop.extend(stops)
         if frequency_penalty is not None:
             request.frequency_penalty = _number("frequency_penalty", frequency_penalty)
         if presence_penalty is not None:
@@ -166,20 +170,23 @@ def encode_generate(
         if response_format is not None:
             _encode_format(response_format, request.response_format)
         if thinking is not None:
-            request.thinking = pb.THINKING_ENABLED if thinking else pb.THINKING_DISABLED
+            request.thinking = pb.THINKING_ENABLED if _boolean("thinking", thinking) else pb.THINKING_DISABLED
         if reasoning_effort is not None:
             request.reasoning_effort = reasoning_effort
-        for index, tool in enumerate(tools or ()):
-            _encode_tool(tool, request.tools.add(), f"tools[{index}]")
+        if tools is not None:
+            for index, tool in enumerate(_several("tools", tools, "several Tools")):
+                _encode_tool(tool, request.tools.add(), f"tools[{index}]")
         if tool_choice is not None:
             _encode_choice(tool_choice, request.tool_choice)
         if logprobs is not None:
-            request.logprobs = logprobs
+            request.logprobs = _boolean("logprobs", logprobs)
         if top_logprobs is not None:
             request.top_logprobs = _integer("top_logprobs", top_logprobs, _INT32)
         if user_id is not None:
             request.user_id = user_id
         if extra is not None:
+            if not isinstance(extra, Mapping):
+                raise invalid("extra", f"is a {type(extra).__name__}; give an object, as a mapping")
             request.extra_json = _json("extra", extra)
     except (TypeError, UnicodeEncodeError) as error:
         # What protobuf says doesn't name the field; this does, for the fields that have no check of their own.
@@ -188,7 +195,7 @@ def encode_generate(
             "system_message": system_message,
             "reasoning_effort": reasoning_effort,
             "user_id": user_id,
-            **{f"stop[{i}]": s for i, s in enumerate([] if stop is None or isinstance(stop, str) else stop)},
+            **{f"stop[{i}]": text for i, text in enumerate(stops)},
         }
         for name, value in plain.items():
             if value is not None:
@@ -208,7 +215,13 @@ def check_generate(request: pb.GenerateRequest) -> None:
     size = request.ByteSize()
     if size > _MAX_REQUEST_BYTES:
         fields = [("prompt", len(request.prompt.encode())), ("system_message", len(request.system_message.encode()))]
+        fields += [
+            ("extra_json", len(request.extra_json.encode())),
+            ("response_format", request.response_format.ByteSize()),
+        ]
         fields += [(f"messages[{i}]", message.ByteSize()) for i, message in enumerate(request.messages)]
+        fields += [(f"tools[{i}]", tool.ByteSize()) for i, tool in enumerate(request.tools)]
+        fields += [(f"stop[{i}]", len(text.encode())) for i, text in enumerate(request.stop)]
         name, most = max(fields, key=lambda field: field[1])
         raise RequestTooLargeError(
             f"{name} has {most:,} bytes and the request {size:,}; the limit of a request is {_MAX_REQUEST_BYTES:,}",
@@ -245,10 +258,19 @@ def check_generate(request: pb.GenerateRequest) -> None:
             raise invalid("top_logprobs", "is given without logprobs; set logprobs to true")
     if request.user_id and (length := len(request.user_id.encode())) > _MAX_USER_ID_BYTES:
         raise invalid("user_id", f"has {length} bytes; the limit is {_MAX_USER_ID_BYTES}")
-    if request.response_format.type == pb.ResponseFormat.TYPE_JSON_SCHEMA:
-        _check_json("response_format.json_schema", request.response_format.json_schema)
+    if request.thinking not in _THINKING:
+        raise invalid("thinking", f"is {request.thinking}, which this version doesn't know")
+    if request.HasField("response_format"):
+        _check_format(request.response_format)
     if request.extra_json:
         _check_json("extra_json", request.extra_json)
+
+
+def _check_format(value: pb.ResponseFormat) -> None:
+    if value.type and value.type not in _FORMAT_NAMES:
+        raise invalid("response_format.type", f"is {value.type}, which this version doesn't know")
+    if value.type == pb.ResponseFormat.TYPE_JSON_SCHEMA:
+        _check_json("response_format.json_schema", value.json_schema)
 
 
 def _check_messages(messages: Sequence[pb.Message]) -> None:
@@ -264,6 +286,9 @@ def _check_messages(messages: Sequence[pb.Message]) -> None:
                 raise invalid(f"messages[{index}].tool_call_id", "is empty; name the call that the message answers")
         elif role != pb.ROLE_ASSISTANT and not message.content and not message.parts:
             raise invalid(f"messages[{index}].content", "is empty; give at least 1 character")
+        for number, part in enumerate(message.parts):
+            if part.WhichOneof("part") is None:
+                raise invalid(f"messages[{index}].content[{number}]", "is empty; give text, image or file")
 
 
 def _check_stop(stop: Sequence[str]) -> None:
@@ -309,18 +334,24 @@ def _check_json(field: str, text: str) -> None:
     import json
 
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise invalid(field, "is nested too deeply") from None
     except ValueError as error:
         raise invalid(field, f"is no JSON ({error})") from None
     if not isinstance(value, dict):
         raise invalid(field, f"is a JSON {type(value).__name__}; give an object")
 
 
+def _no_constant(name: str) -> Never:
+    raise ValueError(f"{name} is no JSON number")
+
+
 def encode_message(message: Message, out: pb.Message, field: str = "message") -> None:
     """Fills in a protobuf message; raises InvalidRequestError with the field's path."""
     if not isinstance(message, Message):
         raise invalid(field, f"is a {type(message).__name__}; give a Message: user(…), system(…), assistant(…)")
-    role = _ROLES.get(message.role)
+    role = _ROLES.get(message.role) if isinstance(message.role, str) else None
     if role is None:
         raise invalid(f"{field}.role", f"is {str(message.role)[:32]!r}; one of system, user, assistant, tool")
     out.role = role
@@ -328,7 +359,7 @@ def encode_message(message: Message, out: pb.Message, field: str = "message") ->
     if isinstance(content, str):
         out.content = _text(f"{field}.content", content)
     else:
-        for index, part in enumerate(content):
+        for index, part in enumerate(_several(f"{field}.content", content, "text or several parts")):
             match part:
                 case TextPart(text):
                     out.parts.add().text = _text(f"{field}.content[{index}].text", text)
@@ -346,17 +377,26 @@ def encode_message(message: Message, out: pb.Message, field: str = "message") ->
         out.reasoning_content = _text(f"{field}.reasoning_content", message.reasoning_content)
     if message.prefix:
         out.prefix = True
-    for call in message.tool_calls:
-        out.tool_calls.add(id=call.id, name=call.name, arguments_json=call.arguments)
+    if message.tool_calls:
+        for index, call in enumerate(_several(f"{field}.tool_calls", message.tool_calls, "several ToolCalls")):
+            _encode_call(call, out.tool_calls.add(), f"{field}.tool_calls[{index}]")
     if message.tool_call_id:
         out.tool_call_id = _text(f"{field}.tool_call_id", message.tool_call_id)
+
+
+def _encode_call(call: ToolCall, out: pb.ToolCall, field: str) -> None:
+    if not isinstance(call, ToolCall):
+        raise invalid(field, f"is a {type(call).__name__}; give a ToolCall")
+    out.id = _text(f"{field}.id", call.id)
+    out.name = _text(f"{field}.name", call.name)
+    out.arguments_json = _text(f"{field}.arguments", call.arguments)
 
 
 def _encode_format(value: ResponseFormat, out: pb.ResponseFormat) -> None:
     if not isinstance(value, ResponseFormat) or value.type not in _FORMATS:
         raise invalid("response_format", "is unknown; give a ResponseFormat of text, json_object or json_schema")
     out.type = _FORMATS[value.type]
-    out.json_schema = value.schema
+    out.json_schema = _text("response_format.json_schema", value.schema)
 
 
 def _encode_tool(tool: Tool, out: pb.Tool, field: str) -> None:
@@ -364,21 +404,38 @@ def _encode_tool(tool: Tool, out: pb.Tool, field: str) -> None:
         raise invalid(field, f"is a {type(tool).__name__}; give a Tool")
     out.name = _text(f"{field}.name", tool.name)
     out.description = _text(f"{field}.description", tool.description)
-    out.strict = tool.strict
+    out.strict = _boolean(f"{field}.strict", tool.strict)
     parameters = tool.parameters
-    out.parameters_json = parameters if isinstance(parameters, str) else _json(f"{field}.parameters", parameters)
+    field = f"{field}.parameters"
+    out.parameters_json = _text(field, parameters if isinstance(parameters, str) else _json(field, parameters))
 
 
 def _encode_choice(choice: ToolChoice | str, out: pb.ToolChoice) -> None:
+    if not isinstance(choice, str | ToolChoice):
+        raise invalid("tool_choice", f"is a {type(choice).__name__}; give a word or a ToolChoice")
     mode = choice if isinstance(choice, str) else choice.mode
     if not isinstance(choice, str) and choice.function:
         if mode is not None:
             raise invalid("tool_choice", "has a mode and a function; give one of them")
-        out.function = choice.function
+        out.function = _text("tool_choice.function", choice.function)
     elif mode in _MODES:
         out.mode = _MODES[mode]
     else:
         raise invalid("tool_choice", f"is {str(mode)[:32]!r}; give auto, none, required or ToolChoice(function=…)")
+
+
+def _several(field: str, value: Any, wanted: str) -> Sequence[Any]:
+    if isinstance(value, list | tuple):
+        return value
+    if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
+        raise invalid(field, f"is a {type(value).__name__}; give {wanted}")
+    return tuple(value)
+
+
+def _boolean(field: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise invalid(field, f"is a {type(value).__name__}; give a bool")
+    return value
 
 
 def _text(field: str, value: Any) -> str:
@@ -395,14 +452,19 @@ def _text(field: str, value: Any) -> str:
 def _number(field: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise invalid(field, f"is a {type(value).__name__}; give a number")
-    return value
+    try:
+        return float(value)
+    except OverflowError:  # an int beyond every range
+        return float("inf") if value > 0 else float("-inf")
 
 
 def _integer(field: str, value: Any, limits: tuple[int, int]) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise invalid(field, f"is a {type(value).__name__}; give an integer")
     if not limits[0] <= value <= limits[1]:
-        raise invalid(field, f"is {value}; give {limits[0]} to {limits[1]}")
+        # Python refuses to print an integer of more than 4,300 digits, and nobody wants to read one of 40.
+        shown = value if abs(value) < 10**40 else f"an integer of {value.bit_length()} bits"
+        raise invalid(field, f"is {shown}; give {limits[0]} to {limits[1]}")
     return value
 
 
@@ -410,9 +472,17 @@ def _json(field: str, value: Any) -> str:
     import json
 
     try:
-        return json.dumps(value, allow_nan=False)
+        return json.dumps(value, allow_nan=False, default=_plain)
+    except RecursionError:
+        raise invalid(field, "is nested too deeply") from None
     except (TypeError, ValueError) as error:
         raise invalid(field, f"is no JSON ({error})") from error
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):  # of another kind than dict
+        return dict(value)
+    raise TypeError(f"a {type(value).__name__} has no form in it")
 
 
 def invalid(field: str, problem: str) -> InvalidRequestError:
@@ -462,9 +532,14 @@ def decode_message(message: pb.Message) -> Message:
         message.name,
         message.reasoning_content if message.HasField("reasoning_content") else None,
         message.prefix,
-        tuple(ToolCall(call.id, call.name, call.arguments_json) for call in message.tool_calls),
+        decode_tool_calls(message.tool_calls),
         message.tool_call_id,
     )
+
+
+def decode_tool_calls(calls: Sequence[pb.ToolCall]) -> tuple[ToolCall, ...]:
+    """Makes `types.ToolCall`s of protobuf ones."""
+    return tuple([ToolCall(call.id, call.name, call.arguments_json) for call in calls]) if calls else ()
 
 
 def _decode_part(part: pb.ContentPart) -> TextPart | ImagePart | FilePart:

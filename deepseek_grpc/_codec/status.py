@@ -118,7 +118,7 @@ def decode_error(
 def _unavailable(details: str, request_id: str, target: str) -> DeepSeekError:
     # gRPC says only in words that there was no connection; the words below are its own, at the supported versions.
     low = details.lower()
-    if "name resolution" in low or "dns" in low:
+    if "name resolution" in low or "dns" in low or "errors resolving" in low or "hostname lookup" in low:
         return ConnectError(f"{target!r} doesn't resolve: {details}", request_id=request_id)
     if "failed to connect" in low or "connections to all backends failing" in low or "connection refused" in low:
         timed_out = "timeout" in low or "timed out" in low or "deadline" in low
