@@ -101,12 +101,13 @@ class ContentWatch:
     Time counts only while the program waits: a slow reader is no slow model.
     """
 
-    __slots__ = ("_first", "_idle", "_since", "_started")
+    __slots__ = ("_first", "_idle", "_since", "_started", "_waited")
 
     def __init__(self, timeouts: Timeouts) -> None:
         self._first = _limit(timeouts.first_token)
         self._idle = _limit(timeouts.idle)
         self._since: float | None = None
+        self._waited = 0.0
         self._started = False
 
     @property
@@ -120,22 +121,37 @@ class ContentWatch:
         return self._first is not None or self._idle is not None
 
     def waiting(self, now: float) -> None:
-        """The program begins to wait, or waits on after something that was no content."""
+        """The program begins to wait, or waits on."""
         if self._since is None:
             self._since = now
+
+    def pause(self, now: float) -> None:
+        """Something that was no content came; until the program waits again, no time counts."""
+        since = self._since
+        if since is not None:
+            self._waited += now - since
+            self._since = None
 
     def content(self) -> None:
         """Content came."""
         self._started = True
         self._since = None
+        self._waited = 0.0
 
     def check(self, now: float) -> float:
         """Returns the seconds until the next check; 0 or less: the time is over."""
         limit = self.limit
+        since = self._since  # read once: a timer's thread may ask while the reader's goes on
         if limit is None:
-            # Nothing limits this phase; the next one may begin any time.
-            return self._idle if self._idle is not None else 3600.0
-        return limit if self._since is None else self._since + limit - now
+            left = 3600.0
+        elif since is None:
+            left = max(limit - self._waited, 0.05)
+        else:
+            left = limit - self._waited - (now - since)
+        if self._started or self._idle is None or left <= 0:
+            return left
+        # The next phase may begin any time and be the shorter one.
+        return min(left, max(self._idle, 0.05))
 
     def error(self, request_id: str) -> DeadlineExceededError:
         """Makes the error to raise when the time is over."""

@@ -25,7 +25,7 @@ from deepseek_grpc.errors import (
     ServiceUnavailableError,
     StreamInterruptedError,
 )
-from deepseek_grpc.types import Completion, Event, Upstream
+from deepseek_grpc.types import Completion, Event, ReasoningDelta, TextDelta, Upstream
 
 __all__ = ["BATCH_BYTES", "FRAME_BYTES", "ClientSession", "ClientTurn", "GatewaySession", "StartedTurn"]
 
@@ -35,6 +35,12 @@ FRAME_BYTES: Final = 8 * 1024 * 1024
 """No frame is larger than this."""
 MAX_FRAMES: Final = 10_000
 """No message has more frames than this."""
+
+_FRAME_OVERHEAD: Final = 28
+"""Bytes counted for what surrounds a frame. It keeps batches of the smallest frames below MAX_FRAMES too."""
+_CHUNK_OVERHEAD: Final = 20
+"""Bytes counted beyond that for what surrounds a chunk's text."""
+_TEXTUAL: Final = (TextDelta, ReasoningDelta)
 
 Batch = TypeVar("Batch", pb.SessionRequest, pb.SessionResponse)
 
@@ -51,7 +57,8 @@ class _Outbox(Generic[Batch]):
         self.queued_bytes = 0
 
     def batch(self, size: int) -> Batch:
-        """Returns the batch to add a frame of about this size to."""
+        """Returns the batch to add a frame of at most this size to."""
+        size += _FRAME_OVERHEAD
         self.queued_bytes += size
         if self._queue and self._open_bytes + size <= BATCH_BYTES:
             batch, _ = self._queue[-1]
@@ -287,17 +294,31 @@ class GatewaySession:
             return
         for event in events:
             seq += 1
-            # A chunk's exact size isn't known before it is made; text dominates, and 48 covers the frame around it.
-            batch = self._out.batch(48 + len(getattr(event, "text", "")))
-            frame = batch.frames.add().chunk
-            frame.turn_id = turn_id
-            frame.seq = seq
-            encode_event(event, upstream, frame.chunk)
-        self._seqs[turn_id] = seq
+            # Whatever can't be encoded raises before its frame is queued: only its own turn may suffer from it.
+            if isinstance(event, _TEXTUAL) and not event.logprobs:
+                text = event.text
+                size = _CHUNK_OVERHEAD + (len(text) if text.isascii() else len(text.encode()))
+                if size <= FRAME_BYTES:
+                    chunk = self._out.batch(size).frames.add().chunk
+                    chunk.turn_id = turn_id
+                    chunk.seq = seq
+                    encode_event(event, upstream, chunk.chunk)
+            else:
+                frame = pb.ServerFrame()
+                frame.chunk.turn_id = turn_id
+                frame.chunk.seq = seq
+                encode_event(event, upstream, frame.chunk.chunk)
+                size = frame.ByteSize()
+                if size <= FRAME_BYTES:
+                    self._out.batch(size).frames.append(frame)
+            if size > FRAME_BYTES:
+                self.fail(turn_id, RequestTooLargeError(f"a piece of the answer has more than {FRAME_BYTES:,} bytes"))
+                return
+            self._seqs[turn_id] = seq
 
     def done(self, turn_id: int, completion: Completion | None, upstream: Upstream) -> None:
         """Queues the good end of a turn, with the whole answer where it wasn't streamed."""
-        seq = self._seqs.pop(turn_id, None)
+        seq = self._seqs.get(turn_id)
         if seq is None:
             return
         frame = pb.ServerFrame()
@@ -307,11 +328,11 @@ class GatewaySession:
             encode_completion(completion, upstream, frame.done.response)
         size = frame.ByteSize()
         if size > FRAME_BYTES:
-            self._seqs[turn_id] = seq
             self.fail(
                 turn_id, RequestTooLargeError(f"the answer has {size:,} bytes; stream answers over {FRAME_BYTES:,}")
             )
             return
+        del self._seqs[turn_id]
         self._out.batch(size).frames.append(frame)
 
     def fail(self, turn_id: int, error: DeepSeekError) -> None:

@@ -203,6 +203,8 @@ class ClientConfig(Value):
             ("grpc.http2.max_pings_without_data", 0),
             ("grpc.initial_reconnect_backoff_ms", round(first * 1000)),
             ("grpc.max_reconnect_backoff_ms", round(most * 1000)),
+            # Sync streams without a thread of their own per call: half the CPU a message. Ignored by grpc.aio.
+            ("SingleThreadedUnaryStream", 1),
             ("grpc.primary_user_agent", f"deepseek-grpc/{API_VERSION}"),
         ]
         connect = self.timeouts.connect

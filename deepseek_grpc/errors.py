@@ -118,6 +118,7 @@ class DeepSeekError(Exception):
 
 def _rebuild(cls: type[DeepSeekError], details: str, state: dict[str, Any]) -> DeepSeekError:
     error = cls.__new__(cls, details)
+    error.args = (details,)  # OSError, which the timeouts are too, leaves that to its own __init__
     error.__dict__.update(state)
     return error
 

@@ -22,6 +22,7 @@ SUBSTITUTIONS = [
     for pattern, replacement in [
         (r"\b_transport import aio as transport\b", "_transport import sync as transport"),
         (r"\b_async\b", "_sync"),
+        (r"\[(\w+) async for \1 in ([^\]]+)\]", r"list(\2)"),
         (r"\basync (def|with|for)\b", r"\1"),
         (r"\bawait ", ""),
         (r"\bAsync(Client|Text|TextStream|Session|Iterator|Generator)\b", r"\1"),
@@ -35,6 +36,8 @@ SUBSTITUTIONS = [
         (r"\bgather\(", "gather_threads("),
         (r"\bAny task may\b", "Any thread may"),
         (r"tests\.contract\.concurrency import gather\b", "tests.contract.concurrency import gather_threads"),
+        (r"\bstart_task\b", "start_thread"),
+        (r"\basyncio\.to_thread\(([\w.()]+)(?:, )?", r"\1("),
     ]
 ]
 
@@ -47,8 +50,8 @@ def mirror(text: str) -> str:
 
 
 def formatted(text: str) -> str:
-    """Returns a source as ruff formats it: shorter names join lines and reorder imports."""
-    for arguments in (["check", "--select", "I", "--fix", "--quiet"], ["format", "--quiet"]):
+    """Returns a source as ruff formats it: shorter names join lines, reorder imports and need fewer of them."""
+    for arguments in (["check", "--select", "I,F401", "--fix", "--quiet"], ["format", "--quiet"]):
         command = [
             sys.executable,
             "-m",

@@ -73,6 +73,8 @@ class AsyncTextStream:
         if decoder.pieces != self._pieces:
             self._pieces = decoder.pieces
             self._source.content()
+        else:
+            self._source.pause()
         return True
 
     async def text(self) -> AsyncIterator[str]:
@@ -95,8 +97,11 @@ class AsyncTextStream:
         Raises:
             DeepSeekError: What reading the rest raised.
         """
-        while await self._read():
-            pass
+        try:
+            while await self._read():
+                pass
+        finally:
+            self._ready = iter(())
         return self._decoder.completion("cancelled")
 
     async def cancel(self) -> None:

@@ -9,6 +9,7 @@ from deepseek_rpc.v2 import common_pb2
 from deepseek_rpc.v2 import text_pb2 as pb
 
 from deepseek_grpc._codec.request import decode_tool_calls, encode_message
+from deepseek_grpc.errors import InternalError, InvalidRequestError
 from deepseek_grpc.types import (
     Completion,
     Event,
@@ -250,7 +251,10 @@ def encode_completion(completion: Completion, upstream: Upstream, response: pb.G
     response.model = meta.model
     response.system_fingerprint = meta.system_fingerprint
     response.extra_json = meta.extra_json
-    encode_message(completion.message, response.message)
+    try:
+        encode_message(completion.message, response.message)
+    except InvalidRequestError as error:  # the backend's fault, not the caller's
+        raise InternalError(f"the answer can't be sent: {error.details}") from error
     response.finish_reason, response.raw_finish_reason = _encode_reason(completion.finish_reason)
     _encode_usage(completion.usage, response.usage)
     _encode_upstream(upstream, response.upstream)

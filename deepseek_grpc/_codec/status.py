@@ -26,9 +26,13 @@ DETAILS_KEY: Final = "grpc-status-details-bin"
 DOMAIN: Final = "deepseek-grpc"
 """The `domain` of this project's ErrorInfo."""
 
-_MAX_DETAILS: Final = 1024
-"""Characters of a message that go on the wire: large status details turn into RESOURCE_EXHAUSTED."""
+# Bytes that go on the wire. gRPC rejects trailers above 8 KiB at random; the message travels twice, once of them with
+# three bytes for one, and the details with four for three.
+_MAX_MESSAGE: Final = 1024
+_MAX_METADATA: Final = 1024
 _MAX_VALUE: Final = 256
+_MAX_NAME: Final = 128
+_MAX_DELAY: Final = 365 * 24 * 3600.0
 
 _CODES: Final[dict[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -38,46 +42,62 @@ def encode_status(error: DeepSeekError) -> status_pb2.Status:
     from google.protobuf import any_pb2, duration_pb2
     from google.rpc import error_details_pb2, status_pb2
 
-    metadata = {key: value[:_MAX_VALUE] for key, value in list(error.metadata.items())[:16] if value}
+    metadata: dict[str, str] = {}
+    room = _MAX_METADATA
+    for key, value in error.metadata.items():
+        key, value = _bounded(key, _MAX_NAME), _bounded(value, _MAX_VALUE)  # noqa: PLW2901 - the same, shorter
+        room -= len(key.encode()) + len(value.encode())
+        if value and room >= 0:
+            metadata[key] = value
     if error.request_id:
-        metadata["request_id"] = error.request_id
+        metadata["request_id"] = _bounded(error.request_id, _MAX_NAME)
     if error.attempts:
         metadata["attempts"] = str(error.attempts)
+    if error.retryable != error.default_retryable:
+        metadata["retryable"] = str(error.retryable).lower()
+    reason = _bounded(error.reason, _MAX_NAME)
     details = [any_pb2.Any()]
-    details[0].Pack(error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata))
-    if error.retry_after is not None:
-        seconds = int(error.retry_after)
-        delay = duration_pb2.Duration(seconds=seconds, nanos=round((error.retry_after - seconds) * 1e9))
+    details[0].Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata))
+    if error.retry_after is not None and 0 <= error.retry_after <= _MAX_DELAY:
+        seconds, nanos = divmod(round(error.retry_after * 1e9), 10**9)
         details.append(any_pb2.Any())
-        details[1].Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-    return status_pb2.Status(code=error.code.value[0], message=error.details[:_MAX_DETAILS], details=details)
+        details[1].Pack(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=seconds, nanos=nanos)))
+    return status_pb2.Status(code=error.code.value[0], message=_bounded(error.details, _MAX_MESSAGE), details=details)
+
+
+def _bounded(text: str, limit: int) -> str:
+    """Returns a text that UTF-8 can carry, cut to a number of bytes."""
+    return text.encode(errors="replace")[:limit].decode(errors="ignore")
 
 
 def decode_status(status: status_pb2.Status, request_id: str) -> DeepSeekError:
-    """Makes an error of a google.rpc.Status."""
+    """Makes an error of a google.rpc.Status; details that can't be read count as absent."""
+    from google.protobuf.message import DecodeError
     from google.rpc import error_details_pb2
 
-    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    code = _CODES.get(status.code or -1, grpc.StatusCode.UNKNOWN)  # OK is no error's code
     reason = ""
     metadata: dict[str, str] = {}
     retry_after: float | None = None
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     for detail in status.details:
-        if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
-            info = error_details_pb2.ErrorInfo()
-            detail.Unpack(info)
-            reason, metadata = info.reason, dict(info.metadata)
-        elif detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR):
-            retry = error_details_pb2.RetryInfo()
-            detail.Unpack(retry)
-            retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+        try:
+            if detail.Unpack(info):
+                reason, metadata = info.reason, dict(info.metadata)
+            elif detail.Unpack(retry):
+                retry_after = retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9
+        except DecodeError:
+            continue
     attempts = metadata.pop("attempts", "")
+    retryable = metadata.pop("retryable", "")
     return error_class(code, reason)(
         status.message,
         code=code,
         reason=reason or None,
         request_id=metadata.pop("request_id", "") or request_id,
-        attempts=int(attempts) if attempts.isdecimal() else 1,
+        attempts=int(attempts) if attempts.isdecimal() and len(attempts) < 10 else 1,
         retry_after=retry_after,
+        retryable={"true": True, "false": False}.get(retryable),
         metadata=metadata,
     )
 
@@ -101,9 +121,12 @@ def decode_error(
             from google.rpc import status_pb2
 
             try:
-                return decode_status(status_pb2.Status.FromString(value), request_id)
+                status = status_pb2.Status.FromString(value)
             except DecodeError:
                 break
+            if status.code != code.value[0]:
+                break  # not about this status, whatever it is
+            return decode_status(status, request_id)
     if code is grpc.StatusCode.UNAVAILABLE:
         if content:
             return StreamInterruptedError(

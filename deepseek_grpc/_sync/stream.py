@@ -74,6 +74,8 @@ class TextStream:
         if decoder.pieces != self._pieces:
             self._pieces = decoder.pieces
             self._source.content()
+        else:
+            self._source.pause()
         return True
 
     def text(self) -> Iterator[str]:
@@ -96,8 +98,11 @@ class TextStream:
         Raises:
             DeepSeekError: What reading the rest raised.
         """
-        while self._read():
-            pass
+        try:
+            while self._read():
+                pass
+        finally:
+            self._ready = iter(())
         return self._decoder.completion("cancelled")
 
     def cancel(self) -> None:

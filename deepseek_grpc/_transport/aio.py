@@ -151,7 +151,6 @@ class Messages:
         self._ended = False
         self._seen = False
         if self._watch.active:
-            self._watch.waiting(self._loop.time())
             self._check()
 
     @property
@@ -171,6 +170,10 @@ class Messages:
         """Tells the watch that the last batch had content in it."""
         self._seen = True
         self._watch.content()
+
+    def pause(self) -> None:
+        """Tells the watch that there was no content in the last batch."""
+        self._watch.pause(self._loop.time())
 
     async def read(self) -> Sequence[pb.GenerateChunk] | None:
         """Returns the next batch, or None at the end; raises a DeepSeekError."""
@@ -328,7 +331,6 @@ class Turn:
         self._cancelled = False
         state.wake = self._wake
         if self._watch is not None and self._watch.active:
-            self._watch.waiting(self._loop.time())
             self._check()
 
     @property
@@ -366,6 +368,11 @@ class Turn:
         """Tells the watch that the last batch had content in it."""
         if self._watch is not None:
             self._watch.content()
+
+    def pause(self) -> None:
+        """Tells the watch that there was no content in the last batch."""
+        if self._watch is not None:
+            self._watch.pause(self._loop.time())
 
     async def read(self) -> Sequence[pb.GenerateChunk] | None:
         """Returns what has come since, or None at the end; raises a DeepSeekError."""

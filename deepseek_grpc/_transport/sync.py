@@ -176,7 +176,6 @@ class Messages:
         self._ended = False
         self._seen = False
         if self._watch.active:
-            self._watch.waiting(time.monotonic())
             self._check()
 
     @property
@@ -199,6 +198,10 @@ class Messages:
         """Tells the watch that the last batch had content in it."""
         self._seen = True
         self._watch.content()
+
+    def pause(self) -> None:
+        """Tells the watch that there was no content in the last batch."""
+        self._watch.pause(time.monotonic())
 
     def read(self) -> Sequence[pb.GenerateChunk] | None:
         """Returns the next batch, or None at the end; raises a DeepSeekError."""
@@ -367,6 +370,11 @@ class Turn:
         """Tells the watch that the last batch had content in it."""
         if self._watch is not None:
             self._watch.content()
+
+    def pause(self) -> None:
+        """Tells the watch that there was no content in the last batch."""
+        if self._watch is not None:
+            self._watch.pause(time.monotonic())
 
     def read(self) -> Sequence[pb.GenerateChunk] | None:
         """Returns what has come since, or None at the end; raises a DeepSeekError."""

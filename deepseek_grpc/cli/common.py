@@ -12,9 +12,8 @@ from typing import Annotated, Any, Final, TextIO
 
 import typer
 
-from deepseek_grpc._sync.client import Client
+from deepseek_grpc import Client
 from deepseek_grpc.cli.exits import BROKEN_PIPE, INTERNAL, INTERRUPTED, exit_code
-from deepseek_grpc.config import ClientConfig
 from deepseek_grpc.errors import ConfigurationError, DeepSeekError, InternalError, InvalidRequestError
 
 __all__ = ["AsJson", "Target", "complain", "connect", "emit", "note", "read_argument", "reporting", "say"]
@@ -29,11 +28,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON objects, one a 
 _CONTROLS: Final = dict.fromkeys(code for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A))
 
 
-def connect(target: str | None, config: ClientConfig | None = None) -> Client:
+def connect(target: str | None) -> Client:
     """Makes a client of the environment."""
     if target is None:
-        return Client.from_env(config=config)
-    return Client.from_env({**os.environ, "DEEPSEEK_GRPC_TARGET": target}, config=config)
+        return Client.from_env()
+    return Client.from_env({**os.environ, "DEEPSEEK_GRPC_TARGET": target})
 
 
 def read_argument(value: str, name: str) -> str:
@@ -58,9 +57,7 @@ def say(text: str, *, end: str = "\n") -> None:
 def note(text: str, *, end: str = "\n") -> None:
     """Writes dim text to standard error where that is a terminal, and nothing elsewhere."""
     if sys.stderr is not None and sys.stderr.isatty():
-        _write(sys.stderr, "\033[2m", "")
-        _write(sys.stderr, text, "")
-        sys.stderr.write(f"\033[0m{end}")
+        sys.stderr.write(f"\033[2m{text.translate(_CONTROLS)}\033[0m{end}")
         sys.stderr.flush()
 
 

@@ -10,20 +10,20 @@ from typing import Annotated
 
 import typer
 
-from deepseek_grpc._codec.request import GenerateOptions
-from deepseek_grpc._sync.client import Client
-from deepseek_grpc.cli.common import AsJson, Target, connect, emit, note, read_argument, reporting, say
-from deepseek_grpc.config import Timeouts
-from deepseek_grpc.types import (
+from deepseek_grpc import (
     UNSET,
+    Client,
     Completion,
     Event,
     Finished,
+    GenerateOptions,
     ReasoningDelta,
     Started,
     TextDelta,
+    Timeouts,
     ToolCallDelta,
 )
+from deepseek_grpc.cli.common import AsJson, Target, connect, emit, note, read_argument, reporting, say
 
 __all__ = ["generate"]
 

@@ -14,7 +14,7 @@ __all__ = ["health"]
 
 def health(
     service: Annotated[
-        str, typer.Argument(metavar="[SERVICE]", help="A service's full name; the gateway as a whole if not given.")
+        str, typer.Argument(metavar="SERVICE", help="A service's full name; the gateway as a whole if not given.")
     ] = "",
     *,
     target: Target = None,

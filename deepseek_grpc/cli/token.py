@@ -48,7 +48,7 @@ def mint(
 
 @app.command()
 def inspect(
-    token: Annotated[str, typer.Argument(metavar="[TOKEN]", help="The token; '-' reads it from standard input.")] = "-",  # noqa: S107 - no token, but where it comes from
+    token: Annotated[str, typer.Argument(metavar="TOKEN", help="The token; '-' reads it from standard input.")] = "-",  # noqa: S107 - no token, but where it comes from
     *,
     as_json: AsJson = False,
 ) -> None:

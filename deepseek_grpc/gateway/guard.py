@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -78,6 +79,12 @@ class Guard:
 
     def __init__(self, verifier: TokenVerifier) -> None:
         self._verifier = verifier
+        self._running: set[asyncio.Task[Any]] = set()
+
+    async def finished(self) -> None:
+        """Waits until every handler has ended and cleaned up; a stopped server has cancelled them, no more."""
+        while self._running:
+            await asyncio.wait(self._running)
 
     def protect(self, servicer: object, service: ServiceDescriptor) -> Any:
         """Wraps a service's methods; each takes (request or request iterator, Call).
@@ -93,6 +100,10 @@ class Guard:
 
     def _wrap(self, handler: Handler, permission: str) -> Callable[[Any, Any], Awaitable[Any]]:
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            task = asyncio.current_task()
+            if task is not None and task not in self._running:
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
             metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
             request_id = metadata.get("x-request-id", "")
             if not _REQUEST_ID.match(request_id):
@@ -160,12 +171,13 @@ def interruption(error: DeepSeekError) -> StreamInterruptedError:
 
 async def _refuse(context: grpc.aio.ServicerContext[Any, Any], error: DeepSeekError) -> None:
     """Ends a call with an error's status, its details, and what gRPC's retries shall do about it."""
-    trailers: list[tuple[str, str | bytes]] = [(DETAILS_KEY, encode_status(error).SerializeToString())]
+    status = encode_status(error)
+    trailers: list[tuple[str, str | bytes]] = [(DETAILS_KEY, status.SerializeToString())]
     if error.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED):
         pushback = _pushback(error, context.time_remaining())
         if pushback is not None:
             trailers.append(("grpc-retry-pushback-ms", str(pushback)))
-    await context.abort(error.code, error.details[:1024], tuple(trailers))
+    await context.abort(error.code, status.message, tuple(trailers))
 
 
 def _pushback(error: DeepSeekError, remaining: float | None) -> int | None:

@@ -107,6 +107,7 @@ class Gateway:
         for session in tuple(self._text.sessions):
             session.go_away(grace)
         await server.stop(grace)
+        await self._guard.finished()
         await self.router.aclose()
 
     async def __aenter__(self) -> Self:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import jwt
+
 from deepseek_grpc.auth import AUDIENCE
 from deepseek_grpc.errors import AuthenticationError
 
@@ -87,8 +89,6 @@ class TokenVerifier:
         return principal
 
     def _check(self, token: str) -> tuple[Principal, float]:
-        import jwt
-
         if not token or len(token) > MAX_TOKEN_BYTES:
             raise _RefusedError(f"{len(token)} bytes")
         header, claims = _unverified(token)

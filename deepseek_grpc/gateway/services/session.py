@@ -131,5 +131,5 @@ class SessionRunner:
         # The end is queued here and not by the task, which may not even have begun; what it still says goes nowhere.
         if task := self._turns.pop(turn_id, None):
             task.cancel()
-            self._machine.fail(turn_id, translate(error, self._call.request_id))
+            self._machine.fail(turn_id, error)  # without a request id: the client knows the turn's
             self._wake()

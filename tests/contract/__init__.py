@@ -1,0 +1,1 @@
+"""What clients promise, tried against the real gateway."""

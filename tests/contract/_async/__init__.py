@@ -1,0 +1,1 @@
+"""Authored for asyncio; the mirror runs the same with threads."""
