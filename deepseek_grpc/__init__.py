@@ -113,14 +113,16 @@ _WORLDS = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    module = _WORLDS.get(name)
-    if module is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # to a type checker it would mean that every name exists
 
-    found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
-    return found
+    def __getattr__(name: str) -> Any:
+        module = _WORLDS.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+        return found
 
 
 def __dir__() -> list[str]:

@@ -59,8 +59,8 @@ def call_options(
     """
     if request_id is None:
         request_id = new_request_id()
-    elif not _REQUEST_ID.match(request_id):
-        raise _invalid("request_id", f"has {len(request_id)} characters; give 1 to 128 visible ASCII ones")
+    elif not isinstance(request_id, str) or not _REQUEST_ID.match(request_id):
+        raise _invalid("request_id", f"is {str(request_id)[:32]!r}; give 1 to 128 visible ASCII characters")
     if timeout is UNSET:
         timeouts = config.timeouts
     elif isinstance(timeout, Timeouts):

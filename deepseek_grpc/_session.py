@@ -14,7 +14,7 @@ from typing import Final, Generic, TypeVar
 from deepseek_rpc.v2 import text_pb2 as pb
 
 from deepseek_grpc._codec.answer import encode_completion, encode_event
-from deepseek_grpc._codec.request import invalid
+from deepseek_grpc._codec.checks import invalid
 from deepseek_grpc._codec.status import decode_status, encode_status
 from deepseek_grpc._value import Value, value
 from deepseek_grpc.errors import (

@@ -43,7 +43,7 @@ class StaticToken:
     """
 
     def __init__(self, token: str) -> None:
-        if not token or not token.isascii() or any(c.isspace() for c in token):
+        if not token or not all("!" <= c <= "~" for c in token):
             raise ConfigurationError("the token is empty or has characters that a header can't carry")
         self._token = token
         self._expires = _expiry(token)
@@ -68,7 +68,7 @@ def _expiry(token: str) -> float | None:
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
         return float(claims["exp"])
-    except (ValueError, KeyError, TypeError, binascii.Error):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, binascii.Error):
         return None
 
 
@@ -111,7 +111,10 @@ class JWTSigner:
             raise ConfigurationError(f"algorithm is {algorithm!r}; one of HS256, RS256, ES256, EdDSA")
         if not 1 <= lifetime <= _MAX_LIFETIME:
             raise ConfigurationError(f"lifetime is {lifetime} s; gateways accept 1 to {_MAX_LIFETIME}")
-        secret = client_secret.encode() if isinstance(client_secret, str) else client_secret
+        try:
+            secret = client_secret.encode() if isinstance(client_secret, str) else client_secret
+        except UnicodeEncodeError:
+            raise ConfigurationError("client_secret has a lone surrogate, which UTF-8 can't carry") from None
         if algorithm == "HS256" and len(secret) < _MIN_SECRET_BYTES:
             raise ConfigurationError(f"client_secret has {len(secret)} bytes; HS256 needs at least {_MIN_SECRET_BYTES}")
         self._client_id = client_id

@@ -80,6 +80,12 @@ class Timeouts(Value):
         return replace(base, **given) if given else base
 
 
+def _within(name: str, number: Any, low: float, high: float, *, whole: bool = False) -> None:
+    kinds = int if whole else (int, float)
+    if isinstance(number, bool) or not isinstance(number, kinds) or not low <= number <= high:
+        raise ConfigurationError(f"{name} is {number!r}; give {'an integer from ' if whole else ''}{low:g} to {high:g}")
+
+
 @value
 class Retry(Value):
     """How gRPC retries calls that failed before an answer began (gRFC A6, by service config).
@@ -104,14 +110,14 @@ class Retry(Value):
     """Requests up to this size can be retried (gRPC's own default is 256 KiB, and larger ones silently are not)."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.attempts <= 5:
-            raise ConfigurationError(f"Retry.attempts is {self.attempts}; gRPC allows 1 to 5")
-        if not 0.05 <= self.initial_backoff <= self.max_backoff:
-            raise ConfigurationError(
-                f"Retry.initial_backoff is {self.initial_backoff} s; give 0.05 s to max_backoff, {self.max_backoff} s"
-            )
-        if not self.multiplier >= 1:
-            raise ConfigurationError(f"Retry.multiplier is {self.multiplier}; give at least 1")
+        # A service config that gRPC can't parse fails every call, so nothing that it refuses gets there.
+        _within("Retry.attempts", self.attempts, 1, 5, whole=True)
+        _within("Retry.max_backoff", self.max_backoff, 0.05, 3600)
+        _within("Retry.initial_backoff", self.initial_backoff, 0.05, self.max_backoff)
+        _within("Retry.multiplier", self.multiplier, 1, 100)
+        _within("Retry.max_tokens", self.max_tokens, 1, 1000, whole=True)
+        _within("Retry.token_ratio", self.token_ratio, 0.001, 1000)
+        _within("Retry.buffer_bytes", self.buffer_bytes, 0, 2**31 - 1, whole=True)
 
 
 @value
@@ -122,6 +128,10 @@ class Keepalive(Value):
     """Seconds between pings. The gateway permits one a second; other servers may answer GOAWAY too_many_pings."""
     timeout: float = 3.0
     """Seconds without an answer until the connection counts as dead."""
+
+    def __post_init__(self) -> None:
+        _within("Keepalive.interval", self.interval, 0.01, 1e6)
+        _within("Keepalive.timeout", self.timeout, 0.01, 1e6)
 
 
 @value
@@ -184,6 +194,10 @@ class ClientConfig(Value):
     def __post_init__(self) -> None:
         if self.token_delivery not in ("call", "metadata"):
             raise ConfigurationError(f"token_delivery is {self.token_delivery!r}; give 'call' or 'metadata'")
+        _within("max_message_bytes", self.max_message_bytes, 1, 2**31 - 1, whole=True)
+        first, most = self.reconnect_backoff
+        _within("reconnect_backoff[1]", most, 0.001, 1e6)
+        _within("reconnect_backoff[0]", first, 0.001, most)
         # Resolved once, here: every call starts from these.
         object.__setattr__(self, "timeouts", self.timeouts.over(Timeouts.defaults()))
 
@@ -240,11 +254,15 @@ class ClientConfig(Value):
                     },
                 }
             ]
-            config["retryThrottling"] = {"maxTokens": self.retry.max_tokens, "tokenRatio": self.retry.token_ratio}
+            config["retryThrottling"] = {
+                "maxTokens": self.retry.max_tokens,
+                "tokenRatio": round(self.retry.token_ratio, 3),  # gRPC reads no more digits
+            }
         return json.dumps(config)
 
 
-_HOST = re.compile(r"^(?:(?:dns|ipv4|ipv6):(?://[^/]*/)?)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:,/]+))(?::\d+)?$")
+# An authority (`dns://8.8.8.8/localhost`) is none of ours: that server says what "localhost" is.
+_HOST = re.compile(r"^(?:(?:dns|ipv4|ipv6):(?:///)?)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:,/]+))(?::\d+)?\Z")
 
 
 def is_loopback(target: str) -> bool:

@@ -37,7 +37,7 @@ SUBSTITUTIONS = [
         (r"\bAny task may\b", "Any thread may"),
         (r"tests\.contract\.concurrency import gather\b", "tests.contract.concurrency import gather_threads"),
         (r"\bstart_task\b", "start_thread"),
-        (r"\basyncio\.to_thread\(([\w.()]+)(?:, )?", r"\1("),
+        (r"\basyncio\.to_thread\(([\w.]+(?:\(\)[\w.]+)*)(?:, |(?=\)))", r"\1("),
     ]
 ]
 

@@ -36,7 +36,6 @@ STUBS = ("_async.text", "_sync.text", "gateway.server", "gateway.services")
 
 # Modules of more than 400 lines; each needs a reason.
 LONG = {
-    "_codec.request": "every field's encoding, check and decoding beside each other, in one order",
     "_transport.aio": "the hand-written twin of `sync`: unary, stream and session belong beside each other",
     "_transport.sync": "the hand-written twin of `aio`",
 }
@@ -276,9 +275,7 @@ def test_the_descriptor_set_is_what_the_generated_modules_describe():
 
 def uncommented(file: descriptor_pb2.FileDescriptorProto) -> Iterator[str]:
     """Yields what has no comment; numbers are the field numbers of descriptor.proto, which make up source paths."""
-    comments = {
-        tuple(at.path): at.leading_comments + at.trailing_comments for at in file.source_code_info.location
-    }
+    comments = {tuple(at.path): at.leading_comments + at.trailing_comments for at in file.source_code_info.location}
 
     def visit(path: tuple[int, ...], name: str) -> Iterator[str]:
         if not comments.get(path, "").strip():

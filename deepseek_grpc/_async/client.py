@@ -14,7 +14,7 @@ from deepseek_grpc._call import Timeout, call_options, check_metadata
 from deepseek_grpc._transport import aio as transport
 from deepseek_grpc.auth import JWTSigner, StaticToken, TokenSource
 from deepseek_grpc.config import TLS, ClientConfig
-from deepseek_grpc.errors import ConfigurationError
+from deepseek_grpc.errors import ConfigurationError, NotFoundError
 from deepseek_grpc.types import UNSET, HealthStatus
 
 __all__ = ["AsyncClient"]
@@ -100,7 +100,12 @@ class AsyncClient:
 
         call = call_options(self._link.config, timeout)
         stub: Any = self._link.stub(health_pb2_grpc.HealthStub)
-        response = await self._link.unary(stub.Check, health_pb2.HealthCheckRequest(service=service), call)
+        try:
+            response = await self._link.unary(stub.Check, health_pb2.HealthCheckRequest(service=service), call)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"the gateway doesn't know the service {service!r}", request_id=call.request_id, attempts=error.attempts
+            ) from error
         return cast(HealthStatus, health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
     async def aclose(self) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from deepseek_rpc.v2 import common_pb2
 from deepseek_rpc.v2 import text_pb2 as pb
 
-from deepseek_grpc._codec.request import decode_tool_calls, encode_message
+from deepseek_grpc._codec.message import decode_tool_calls, encode_message
 from deepseek_grpc.errors import InternalError, InvalidRequestError
 from deepseek_grpc.types import (
     Completion,

@@ -10,6 +10,7 @@ import grpc
 from deepseek_grpc.errors import (
     ConnectError,
     ConnectTimeoutError,
+    DeadlineExceededError,
     DeepSeekError,
     RequestTooLargeError,
     StreamInterruptedError,
@@ -135,6 +136,12 @@ def decode_error(
         return _unavailable(details, request_id, target)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
         return RequestTooLargeError(details, code=code, request_id=request_id)
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return DeadlineExceededError(
+            f"the call's total time is over (Timeouts.total): {details or 'no answer'}",
+            request_id=request_id,
+            attempts=1,
+        )
     return error_class(code)(details or code.value[1], code=code, request_id=request_id, attempts=1)
 
 

@@ -15,7 +15,7 @@ from deepseek_grpc._sync.text import Text
 from deepseek_grpc._transport import sync as transport
 from deepseek_grpc.auth import JWTSigner, StaticToken, TokenSource
 from deepseek_grpc.config import TLS, ClientConfig
-from deepseek_grpc.errors import ConfigurationError
+from deepseek_grpc.errors import ConfigurationError, NotFoundError
 from deepseek_grpc.types import UNSET, HealthStatus
 
 __all__ = ["Client"]
@@ -101,7 +101,12 @@ class Client:
 
         call = call_options(self._link.config, timeout)
         stub: Any = self._link.stub(health_pb2_grpc.HealthStub)
-        response = self._link.unary(stub.Check, health_pb2.HealthCheckRequest(service=service), call)
+        try:
+            response = self._link.unary(stub.Check, health_pb2.HealthCheckRequest(service=service), call)
+        except NotFoundError as error:
+            raise NotFoundError(
+                f"the gateway doesn't know the service {service!r}", request_id=call.request_id, attempts=error.attempts
+            ) from error
         return cast(HealthStatus, health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
     def close(self) -> None:

@@ -288,7 +288,7 @@ class SessionDriver:
                     if turn.wake is not None:
                         turn.wake()
         except grpc.aio.AioRpcError as failure:
-            error = self._link.error(failure, self._request_id)
+            error = self._link.error(await self._cause(failure), self._request_id)
         except asyncio.CancelledError:
             error = ClosedError("the session was closed", request_id=self._request_id)
         except DeepSeekError as failure:
@@ -298,9 +298,25 @@ class SessionDriver:
             self._tasks[1].cancel()
             self._fail(error)
 
+    async def _cause(self, failure: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """Returns the status that the gateway ended the stream with.
+
+        When a write fails, grpc.aio puts a status of its own in that one's place until it arrives a moment later.
+        """
+        for _ in range(100):
+            if failure.details() != "Internal error from Core":
+                break
+            await asyncio.sleep(0.01)
+            rpc = self._rpc
+            failure = grpc.aio.AioRpcError(
+                await rpc.code(), await rpc.initial_metadata(), await rpc.trailing_metadata(), await rpc.details()
+            )
+        return failure
+
     def _fail(self, error: DeepSeekError) -> None:
-        self._error = error
-        for turn in self._machine.lost(error):
+        if self._error is None:
+            self._error = error
+        for turn in self._machine.lost(self._error):
             if turn.wake is not None:
                 turn.wake()
 

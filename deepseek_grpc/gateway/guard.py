@@ -114,7 +114,9 @@ class Guard:
                 _current.set(call)
                 return await handler(request, call)
             except Exception as error:  # noqa: BLE001 - the catch-all: an unhandled exception's text would go out
-                await _refuse(context, translate(error, request_id))
+                failure = translate(error, request_id)
+                failure.attempts = failure.attempts or _attempts(metadata)
+                await _refuse(context, failure)
 
         return guarded
 
@@ -126,9 +128,12 @@ class Guard:
         if scheme.lower() != "bearer":
             token = ""
         principal = self._verifier.verify(token)
-        previous = metadata.get("grpc-previous-rpc-attempts", "0")
-        attempts = int(previous) + 1 if previous.isdecimal() else 1
-        return Call(context, principal, request_id, attempts, metadata, time.perf_counter())
+        return Call(context, principal, request_id, _attempts(metadata), metadata, time.perf_counter())
+
+
+def _attempts(metadata: dict[str, str]) -> int:
+    previous = metadata.get("grpc-previous-rpc-attempts", "0")
+    return int(previous) + 1 if previous.isdecimal() else 1
 
 
 def permission_of(method: MethodDescriptor) -> str:

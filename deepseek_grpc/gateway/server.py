@@ -141,10 +141,12 @@ def _credentials(settings: Settings) -> grpc.ServerCredentials:
             grpc.LocalConnectionType.UDS if unix else grpc.LocalConnectionType.LOCAL_TCP
         )
     tls = settings.tls
-    client_ca = tls.client_ca_file.read_bytes() if tls.client_ca_file else None
-    return grpc.ssl_server_credentials(
-        [(tls.key_file.read_bytes(), tls.cert_file.read_bytes())], client_ca, require_client_auth=client_ca is not None
-    )
+    try:
+        pair = (tls.key_file.read_bytes(), tls.cert_file.read_bytes())
+        client_ca = tls.client_ca_file.read_bytes() if tls.client_ca_file else None
+    except OSError as error:
+        raise ConfigurationError(f"tls: cannot read {error.filename!r}: {error.strerror}") from error
+    return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
 
 
 def _add_reflection(server: grpc.aio.Server, services: list[str]) -> None:

@@ -84,6 +84,8 @@ class Settings:
             for role in client.roles
             if role not in self.roles
         ]
+        ids = [client.id for client in self.clients]
+        problems += [f"clients: {id_!r} is there twice" for id_ in dict.fromkeys(ids) if ids.count(id_) > 1]
         _raise(problems)
 
 
@@ -102,6 +104,8 @@ def development(
     """
     client_id = environ.get("DEEPSEEK_GRPC_CLIENT_ID", "")
     secret = environ.get("DEEPSEEK_GRPC_CLIENT_SECRET", "")
+    if not _is_utf8(secret):
+        raise ConfigurationError("DEEPSEEK_GRPC_CLIENT_SECRET is no UTF-8")
     if bool(client_id) != bool(secret):
         raise ConfigurationError(
             "DEEPSEEK_GRPC_CLIENT_ID and DEEPSEEK_GRPC_CLIENT_SECRET go together: set both or neither"
@@ -141,12 +145,33 @@ def load(path: str | Path, environ: Mapping[str, str] | None = None) -> Settings
             document = tomllib.load(file)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of the syntax, of UTF-8, or of a number that is too long
         raise ConfigurationError(f"{path}: is no TOML: {error}") from error
     reader = _Reader(path, os.environ if environ is None else environ)
     values = reader.settings(document)
-    _raise([f"{path}: {problem}" for problem in reader.problems])
-    return Settings(**values)
+    problems = reader.problems
+    try:
+        settings = Settings(**values)
+    except ConfigurationError as error:
+        problems = [*problems, *error.details.splitlines()]
+    _raise([f"{path}: {problem}" for problem in problems])
+    return settings
+
+
+def _is_utf8(text: str) -> bool:
+    # The environment brings bytes that are no UTF-8 as lone surrogates; the error of encoding them would quote them.
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def _verifies(key: bytes, algorithm: str) -> bool:
+    """Says whether a key is one that verifies signatures of the algorithm."""
+    import jwt
+
+    verifier = jwt.get_algorithm_by_name(algorithm)
+    try:
+        return not verifier.verify(b"", verifier.prepare_key(key), b"")
+    except (jwt.PyJWTError, ValueError, TypeError, AttributeError):
+        return False
 
 
 def _raise(problems: list[str]) -> None:
@@ -168,8 +193,8 @@ class _Reader:
         self._known(gateway, "gateway", ("listen", "default_model", "audience", "drain_seconds"))
         values: dict[str, Any] = {}
         for name, kind in (("listen", str), ("default_model", str), ("audience", str), ("drain_seconds", float)):
-            if name in gateway:
-                values[name] = self._value(gateway, f"gateway.{name}", name, kind)
+            if name in gateway and (value := self._value(gateway, f"gateway.{name}", name, kind)):
+                values[name] = value
         values["aliases"] = self._strings(self._table(document, "aliases"), "aliases")
         values["roles"] = {
             name: self._list(permissions, f"roles.{name}")
@@ -209,8 +234,11 @@ class _Reader:
             self.problems.append(f"{key}: give one of secret_file, secret_env, public_key_file")
         elif sources[0] == "secret_env":
             name = self._value(table, f"{key}.secret_env", "secret_env", str)
-            material = self._environ.get(name, "").encode()
-            if not material:
+            secret = self._environ.get(name, "")
+            material = secret.encode() if _is_utf8(secret) else b""
+            if secret and not material:
+                self.problems.append(f"{key}.secret_env: the variable {name!r} is no UTF-8")
+            elif not material:
                 self.problems.append(f"{key}.secret_env: the variable {name!r} is not set")
         else:
             material = self._file(table, f"{key}.{sources[0]}", sources[0])
@@ -223,6 +251,8 @@ class _Reader:
             self.problems.append(
                 f"{key}: the secret has {len(material)} bytes; HS256 needs at least {MIN_SECRET_BYTES}"
             )
+        elif public and material and not _verifies(material, algorithm):
+            self.problems.append(f"{key}.public_key_file: holds no public key for {algorithm}, in PEM")
         return ClientSettings(
             client_id,
             material,
@@ -245,10 +275,13 @@ class _Reader:
         if not relative:
             return b""
         try:
-            return (self._folder / relative).read_bytes().strip()
-        except OSError as error:
-            self.problems.append(f"{key}: cannot read {relative!r}: {error.strerror}")
+            material = (self._folder / relative).read_bytes().strip()
+        except (OSError, ValueError) as error:
+            self.problems.append(f"{key}: cannot read {relative!r}: {getattr(error, 'strerror', error)}")
             return b""
+        if not material:
+            self.problems.append(f"{key}: {relative!r} is empty")
+        return material
 
     def _known(self, table: dict[str, Any], key: str, names: tuple[str, ...]) -> None:
         where = f"{key}." if key else ""
@@ -275,14 +308,15 @@ class _Reader:
         if value is None:
             self.problems.append(f"{key}: is missing")
             return kind()
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, kind) or (isinstance(value, float) and not value > 0):
-            self.problems.append(
-                f"{key}: is {str(value)[:40]!r}; give a {'positive number' if kind is float else 'string'}"
-            )
-            return kind()
-        return value
+        if kind is str:
+            if isinstance(value, str) and (value or name not in table):
+                return value
+            self.problems.append(f"{key}: is {str(value)[:40]!r}; give a string that isn't empty")
+        else:
+            if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 1e9:
+                return float(value)
+            self.problems.append(f"{key}: is {str(value)[:40]!r}; give a positive number")
+        return kind()
 
     def _list(self, value: Any, key: str) -> tuple[str, ...]:
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):

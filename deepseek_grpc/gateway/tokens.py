@@ -99,24 +99,34 @@ class TokenVerifier:
             raise _RefusedError(f"algorithm isn't the client's {client.algorithm}")
         if str(header.get("typ", "JWT")).upper() != "JWT":
             raise _RefusedError("typ isn't JWT")
+        if "crit" in header:
+            raise _RefusedError("crit names extensions, and there are none")  # RFC 7515, section 4.1.11
         try:
             claims = jwt.decode(
                 token,
                 client.key,
                 algorithms=[client.algorithm],
                 audience=self._audience if "aud" in claims else None,
-                leeway=LEEWAY,
                 options={
+                    # The times are checked below, by this object's clock.
+                    "verify_exp": False,
+                    "verify_iat": False,
+                    "verify_nbf": False,
                     "require": ["iss", "iat", "exp"],
                     "verify_aud": "aud" in claims,
                     "enforce_minimum_key_length": True,
                 },
             )
-        except jwt.PyJWTError as error:
+        except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:  # the last: a key of another kind
             raise _RefusedError(type(error).__name__) from None
-        issued, expires = claims["iat"], claims["exp"]
+        now = self._clock()
+        issued, expires = _number(claims, "iat"), _number(claims, "exp")
         if not 0 < expires - issued <= MAX_LIFETIME:
             raise _RefusedError("lifetime over an hour")
+        if expires + LEEWAY <= now:
+            raise _RefusedError("expired")
+        if issued - LEEWAY > now or ("nbf" in claims and _number(claims, "nbf") - LEEWAY > now):
+            raise _RefusedError("not yet valid")
         if "sub" in claims and _string(claims, "sub") is None:
             raise _RefusedError("sub isn't text")
         return client.principal, float(expires) + LEEWAY
@@ -141,6 +151,13 @@ def _unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
             raise _RefusedError("not a JSON object")
         decoded.append(value)
     return decoded[0], decoded[1]
+
+
+def _number(claims: dict[str, Any], name: str) -> float:
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _RefusedError(f"{name} isn't a number")
+    return value
 
 
 def _string(claims: dict[str, Any], name: str) -> str | None:

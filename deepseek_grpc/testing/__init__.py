@@ -27,12 +27,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # Every run of pytest imports this package for its fixtures; the gateway is loaded when a test uses it (PEP 562).
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+if not TYPE_CHECKING:  # to a type checker it would mean that every name exists
 
-    module = "server" if name == "FakeServer" else "script"
-    found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
-    return found
+    def __getattr__(name: str) -> Any:
+        # Every run of pytest imports this package for its fixtures; the gateway is loaded by a test that uses it.
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        module = "server" if name == "FakeServer" else "script"
+        found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+        return found

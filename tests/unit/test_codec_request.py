@@ -8,7 +8,8 @@ from deepseek_rpc.v2 import text_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepseek_grpc._codec.request import check_generate, decode_generate, encode_generate
+from deepseek_grpc._codec.checks import check_generate
+from deepseek_grpc._codec.request import decode_generate, encode_generate
 from deepseek_grpc.config import MAX_MESSAGE_BYTES
 from deepseek_grpc.errors import InvalidRequestError, RequestTooLargeError
 from deepseek_grpc.types import (

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator
 from deepseek_rpc.v2 import text_pb2 as pb
 
 from deepseek_grpc._call import new_request_id
-from deepseek_grpc._codec.request import check_generate, decode_generate
+from deepseek_grpc._codec.checks import check_generate
+from deepseek_grpc._codec.request import decode_generate
 from deepseek_grpc._session import GatewaySession, StartedTurn
 from deepseek_grpc.errors import CancelledByPeerError, DeadlineExceededError, DeepSeekError, ServiceUnavailableError
 from deepseek_grpc.gateway.guard import Call, authorise, interruption, translate
@@ -36,10 +37,15 @@ class SessionRunner:
         self._drained = asyncio.Event()
         self._drained.set()
         self._half_closed = False
+        self._leaving = False
         self._failure: DeepSeekError | None = None
 
     async def run(self, requests: AsyncIterator[pb.SessionRequest]) -> None:
-        """Runs until the client has closed its side and every turn is over; raises what the client did wrong."""
+        """Runs until the client has closed its side, or `go_away`, and every turn is over.
+
+        Raises:
+            InvalidRequestError: The client broke the protocol.
+        """
         reader = self._loop.create_task(self._read(requests))
         write, take = self._call.context.write, self._machine.take
         try:
@@ -51,7 +57,7 @@ class SessionRunner:
                         self._drained.set()
                 elif self._failure is not None:
                     raise self._failure
-                elif self._half_closed and not self._turns:
+                elif (self._half_closed or self._leaving) and not self._turns:
                     return
                 else:
                     self._writable = self._loop.create_future()
@@ -64,6 +70,7 @@ class SessionRunner:
 
     def go_away(self, grace: float) -> None:
         """Asks the client to move; `grace` is in seconds."""
+        self._leaving = True  # when its turns are over the session ends; an idle one shall not hold the drain up
         self._machine.go_away(round(grace * 1000))
         self._wake()
 

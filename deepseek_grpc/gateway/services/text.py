@@ -8,7 +8,8 @@ from typing import Any
 from deepseek_rpc.v2 import text_pb2 as pb
 
 from deepseek_grpc._codec.answer import encode_completion, encode_event, encode_models
-from deepseek_grpc._codec.request import check_generate, decode_generate
+from deepseek_grpc._codec.checks import check_generate
+from deepseek_grpc._codec.request import decode_generate
 from deepseek_grpc.errors import ServiceUnavailableError
 from deepseek_grpc.gateway.engines import TextEngine
 from deepseek_grpc.gateway.guard import Call, interruption

@@ -1,4 +1,4 @@
-"""Whatever goes wrong, what is raised is one of `deepseek_grpc.errors`, and says what, where and whether to come back."""
+"""Whatever goes wrong, what is raised is one of `deepseek_grpc.errors` and says what, where and whether to retry."""
 
 from __future__ import annotations
 

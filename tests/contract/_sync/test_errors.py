@@ -1,5 +1,5 @@
 # Mirrored by scripts/unasync.py from tests/contract/_async/test_errors.py: edit that and run `make sync`.
-"""Whatever goes wrong, what is raised is one of `deepseek_grpc.errors`, and says what, where and whether to come back."""
+"""Whatever goes wrong, what is raised is one of `deepseek_grpc.errors` and says what, where and whether to retry."""
 
 from __future__ import annotations
 

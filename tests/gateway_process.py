@@ -1,0 +1,103 @@
+"""A gateway in a process of its own, to send signals to."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from deepseek_grpc import AsyncClient, Client, ClientConfig, JWTSigner
+
+__all__ = ["GatewayProcess"]
+
+_SECRET = "0123456789abcdef0123456789abcdef"
+
+_SCRIPT = f'''
+import asyncio
+import sys
+from pathlib import Path
+
+from deepseek_grpc.gateway.router import Backend
+from deepseek_grpc.gateway.server import Gateway, run
+from deepseek_grpc.gateway.settings import ClientSettings, Settings
+from deepseek_grpc.types import Completion, Finished, Meta, Started, TextDelta, Usage
+
+listen, drain_seconds, gate = sys.argv[1], float(sys.argv[2]), Path(sys.argv[3])
+
+
+class Gated:
+    """Says "one", waits for a file to appear, says "two"."""
+
+    name = "gated"
+
+    async def generate(self, request):
+        return Completion("whole", "stop", Usage(), Meta())
+
+    async def stream(self, request):
+        yield Started(), TextDelta("one")
+        while not gate.exists():
+            await asyncio.sleep(0.01)
+        yield TextDelta("two"), Finished("stop")
+
+    async def models(self):
+        return []
+
+    async def aclose(self):
+        print("engine closed", flush=True)
+
+
+client = ClientSettings("test-client", b"{_SECRET}", roles=("test",))
+settings = Settings(listen, clients=(client,), roles={{"test": ("*",)}}, drain_seconds=drain_seconds)
+asyncio.run(run(Gateway(settings, backends=[Backend(Gated(), ("*",))])))
+'''
+
+
+class GatewayProcess:
+    """Runs until it is told to stop; a streamed answer is "one", and "two" once `open_gate` was called."""
+
+    def __init__(self, folder: Path, *, listen: str = "127.0.0.1:0", drain_seconds: float = 60) -> None:
+        script = folder / "serve.py"
+        script.write_text(_SCRIPT)
+        self._gate = folder / "gate"
+        self.process = subprocess.Popen(
+            [sys.executable, str(script), listen, str(drain_seconds), str(self._gate)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        words = self.process.stdout.readline().split()
+        assert words[:2] == ["listening", "on"], words
+        self.target = words[2]
+
+    def open_gate(self) -> None:
+        self._gate.touch()
+
+    def client(self, target: str | None = None, config: ClientConfig | None = None) -> Client:
+        return Client(target or self.target, credentials=JWTSigner("test-client", _SECRET), config=config)
+
+    def async_client(self, target: str | None = None, config: ClientConfig | None = None) -> AsyncClient:
+        return AsyncClient(target or self.target, credentials=JWTSigner("test-client", _SECRET), config=config)
+
+    def terminate(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    def rest(self) -> tuple[int, str]:
+        """Waits for its end; returns its exit status and what else it printed."""
+        output, _ = self.process.communicate(timeout=20)
+        return self.process.returncode, output
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()

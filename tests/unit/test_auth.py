@@ -1,0 +1,200 @@
+import base64
+import json
+import threading
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+
+import jwt
+import pytest
+
+from deepseek_grpc.auth import AUDIENCE, JWTSigner, StaticToken, TokenSource, _Plugin
+from deepseek_grpc.config import TLS, ClientConfig
+from deepseek_grpc.errors import AuthenticationError, ConfigurationError
+from deepseek_grpc.gateway.tokens import ClientKey, Principal, TokenVerifier
+
+from .keys import ALGORITHMS, SECRET, pair
+
+
+class Clock:
+    """Time that a test sets."""
+
+    def __init__(self, now=1_700_000_000.0):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+def claims(token):
+    return jwt.decode(token, options={"verify_signature": False})
+
+
+def token_with(**claims_):
+    body = base64.urlsafe_b64encode(json.dumps(claims_).encode()).decode().rstrip("=")
+    return f"e30.{body}.sig"
+
+
+# Tokens made elsewhere
+
+
+@pytest.mark.parametrize(
+    "token", ["opaque-token", "a.b.c", "a.b", "e30.e30.x", "e30.bnVsbA.x", "e30.WzFd.x", "x" * 9000]
+)
+def test_a_static_token_is_passed_on_as_it_is(token):
+    assert StaticToken(token).token() == token
+
+
+def test_a_jwt_that_is_still_good_is_passed_on():
+    token = token_with(exp=time.time() + 60)
+    assert StaticToken(token).token() == token
+
+
+def test_an_expired_jwt_is_refused_before_anything_is_sent():
+    source = StaticToken(token_with(exp=time.time() - 3600))
+    with pytest.raises(AuthenticationError, match="expired 36"):
+        source.token()
+
+
+@pytest.mark.parametrize("exp", ["soon", None, [1], 10**400, float("inf"), float("nan")])
+def test_an_expiry_that_makes_no_sense_is_the_gateways_business(exp):
+    assert StaticToken(token_with(exp=exp)).token()
+
+
+@pytest.mark.parametrize("token", ["", "a b", "a\n", "tökén", "a\0b", "a\x7f"])
+def test_a_token_that_no_header_can_carry_is_refused(token):
+    with pytest.raises(ConfigurationError, match="header"):
+        StaticToken(token)
+
+
+# Tokens signed here
+
+
+def test_the_claims():
+    clock = Clock()
+    found = claims(JWTSigner("svc-a", SECRET, lifetime=600, clock=clock).token())
+    assert found.pop("jti")
+    assert found == {
+        "iss": "svc-a",
+        "sub": "svc-a",
+        "aud": AUDIENCE,
+        "iat": int(clock.now),
+        "exp": int(clock.now) + 600,
+    }
+
+
+def test_the_audience_may_be_another_or_none():
+    assert claims(JWTSigner("a", SECRET, audience="mine").token())["aud"] == "mine"
+    assert "aud" not in claims(JWTSigner("a", SECRET, audience=None).token())
+
+
+def test_a_key_may_have_a_name():
+    assert jwt.get_unverified_header(JWTSigner("a", SECRET, key_id="k7").token())["kid"] == "k7"
+    assert "kid" not in jwt.get_unverified_header(JWTSigner("a", SECRET).token())
+
+
+@pytest.mark.parametrize("lifetime", [1, 900, 3599.9, 3600])
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.999])
+def test_no_token_lives_for_more_than_an_hour(lifetime, fraction):
+    found = claims(JWTSigner("a", SECRET, lifetime=lifetime, clock=Clock(1_700_000_000 + fraction)).token())
+    assert 0 < found["exp"] - found["iat"] <= 3600
+
+
+def test_a_token_is_kept_and_renewed_when_four_fifths_of_its_life_are_over():
+    clock = Clock()
+    signer = JWTSigner("a", SECRET, lifetime=100, clock=clock)
+    first = signer.token()
+    clock.now += 79.9
+    assert signer.token() == first
+    clock.now += 0.1
+    second = signer.token()
+    assert second != first
+    assert claims(second)["iat"] == claims(first)["iat"] + 80
+    assert claims(second)["jti"] != claims(first)["jti"]
+
+
+def test_many_threads_renew_a_token_once():
+    threads = 16
+    clock = Clock()
+    signer = JWTSigner("a", SECRET, lifetime=100, clock=clock)
+    for _ in range(20):
+        clock.now += 90
+        barrier = threading.Barrier(threads)
+
+        def token(barrier=barrier):
+            barrier.wait()
+            return signer.token()
+
+        with ThreadPoolExecutor(threads) as pool:
+            assert len(set(pool.map(lambda call: call(), [token] * threads))) == 1
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_what_a_signer_signs_the_gateway_accepts(algorithm):
+    private, public = pair(algorithm)
+    verifier = TokenVerifier([ClientKey(Principal("svc-a", "t", frozenset()), algorithm, public)])
+    token = JWTSigner("svc-a", private, algorithm=algorithm).token()
+    assert verifier.verify(token).client_id == "svc-a"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "says"),
+    [
+        (("", SECRET), {}, "client_id"),
+        (("a", "short"), {}, "5 bytes.*at least 32"),
+        (("a", SECRET), {"algorithm": "HS512"}, "HS512.*EdDSA"),
+        (("a", SECRET), {"algorithm": "none"}, "none"),
+        (("a", SECRET), {"lifetime": 0}, "1 to 3600"),
+        (("a", SECRET), {"lifetime": 3601}, "1 to 3600"),
+        (("a", SECRET), {"lifetime": float("nan")}, "1 to 3600"),
+    ],
+)
+def test_a_signer_that_makes_no_sense_is_refused(arguments, options, says):
+    with pytest.raises(ConfigurationError, match=says):
+        JWTSigner(*arguments, **options)
+
+
+MISFITS = [(a, b) for a in ALGORITHMS for b in ALGORITHMS if a != b]
+
+
+@pytest.mark.parametrize(("algorithm", "other"), MISFITS)
+def test_a_key_of_another_kind_is_refused_without_being_quoted(algorithm, other):
+    private, _ = pair(other)
+    with pytest.raises(ConfigurationError, match=algorithm) as caught:
+        JWTSigner("a", private, algorithm=algorithm).token()
+    shown = "".join(traceback.format_exception(caught.value))
+    assert not [line for line in private.decode().splitlines()[1:-1] if line in shown]
+    assert SECRET not in shown
+
+
+def test_a_secret_shows_nowhere():
+    signer = JWTSigner("svc-a", SECRET)
+    static = StaticToken("hidden-token")
+    shown = repr(signer) + str(signer) + repr(static) + str(static) + repr([signer, static])
+    assert "svc-a" in shown
+    assert SECRET not in shown
+    assert "hidden" not in shown
+    assert signer.token() not in repr(signer)
+    with pytest.raises(ConfigurationError) as caught:
+        JWTSigner("a", SECRET[:20])
+    assert SECRET[:20] not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("source", [StaticToken("t"), JWTSigner("a", SECRET)])
+def test_anything_with_a_token_is_a_source(source):
+    assert isinstance(source, TokenSource)
+
+
+def test_a_source_that_fails_fails_the_call_and_nothing_else():
+    """gRPC calls the plugin in a thread of its own: an exception has to go to its callback."""
+    answers = []
+    _Plugin(StaticToken("t"))(None, lambda metadata, error: answers.append((metadata, error)))
+    failing = StaticToken(token_with(exp=0))
+    _Plugin(failing)(None, lambda metadata, error: answers.append((metadata, error)))
+    assert answers[0] == ((("authorization", "Bearer t"),), None)
+    assert answers[1][0] == ()
+    assert isinstance(answers[1][1], AuthenticationError)
+
+
+def test_a_config_hides_nothing_because_it_has_no_secret():
+    assert "PRIVATE" not in repr(ClientConfig(tls=TLS("ca.pem", "cert.pem", "key.pem")))

@@ -1,0 +1,85 @@
+import pytest
+
+from deepseek_grpc.errors import ConfigurationError, NotFoundError
+from deepseek_grpc.gateway.router import Backend, Router
+from deepseek_grpc.types import GenerateRequest, Model, user
+
+
+class Engine:
+    """An engine as far as a router looks at it."""
+
+    def __init__(self, name, *models):
+        self.name = name
+        self._models = models
+        self.closed = False
+
+    async def models(self):
+        return [Model(model, backend="its own idea") for model in self._models]
+
+    async def aclose(self):
+        self.closed = True
+
+
+FIRST, SECOND = Engine("first", "small", "large"), Engine("second", "large", "huge")
+ALIASES = {"chat": "large", "old": "chat", "default": "small"}
+ROUTER = Router([Backend(FIRST, ("small", "large")), Backend(SECOND, ("large", "hug*"))], ALIASES, "default")
+
+
+def ask(model=""):
+    return GenerateRequest((user("Hi"),), model=model, seed=7)
+
+
+@pytest.mark.parametrize(
+    ("asked", "engine", "model"),
+    [
+        ("small", FIRST, "small"),
+        ("large", FIRST, "large"),  # the first backend that serves it
+        ("huge", SECOND, "huge"),
+        ("hug", SECOND, "hug"),  # a pattern takes what it matches; the engine knows better
+        ("chat", FIRST, "large"),
+        ("", FIRST, "small"),  # the default, which may be an alias
+    ],
+)
+def test_a_model_goes_to_the_first_backend_that_serves_it(asked, engine, model):
+    found, request = ROUTER.route(ask(asked))
+    assert found is engine
+    assert request == GenerateRequest((user("Hi"),), model=model, seed=7)
+
+
+@pytest.mark.parametrize("asked", ["tiny", "LARGE", "large ", "old", "*", "x" * 400])
+def test_what_nobody_serves_is_not_found(asked):
+    with pytest.raises(NotFoundError, match="ListModels") as caught:
+        ROUTER.route(ask(asked))
+    assert caught.value.metadata == {"field": "model"}
+    assert len(str(caught.value)) < 200
+
+
+def test_a_request_that_needs_no_change_is_passed_on():
+    request = ask("small")
+    assert ROUTER.route(request)[1] is request
+
+
+def test_a_star_takes_everything():
+    router = Router([Backend(FIRST, ("*",))], {}, "x")
+    assert router.route(ask("whatever"))[1].model == "whatever"
+
+
+async def test_models_are_listed_with_their_aliases_and_backends_in_order():
+    listed = await ROUTER.models()
+    assert [(m.id, m.backend, m.aliases) for m in listed] == [
+        ("small", "first", ("default",)),
+        ("large", "first", ("chat",)),
+        ("large", "second", ("chat",)),
+        ("huge", "second", ()),
+    ]
+
+
+def test_a_gateway_needs_a_backend():
+    with pytest.raises(ConfigurationError, match="backend"):
+        Router([], {}, "x")
+
+
+async def test_closing_closes_every_engine():
+    engines = [Engine("a"), Engine("b")]
+    await Router([Backend(engine, ("*",)) for engine in engines], {}, "x").aclose()
+    assert [engine.closed for engine in engines] == [True, True]

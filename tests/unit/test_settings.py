@@ -1,0 +1,301 @@
+import traceback
+from pathlib import Path
+
+import pytest
+
+from deepseek_grpc.errors import ConfigurationError
+from deepseek_grpc.gateway.settings import (
+    EMBEDDED_MODEL,
+    BackendSettings,
+    ClientSettings,
+    Settings,
+    TLSSettings,
+    development,
+    load,
+)
+
+from .keys import SECRET, pair
+
+EXAMPLE = """
+[gateway]
+listen = "0.0.0.0:8443"
+default_model = "deepseek-chat"
+audience = "prod"
+drain_seconds = 10
+
+[[backends]]
+name = "small"
+dialect = "embedded"
+models = ["embedded-*", "tiny"]
+pace = 20
+
+[[backends]]
+dialect = "embedded"
+
+[aliases]
+"deepseek-chat" = "embedded-ngram"
+
+[[clients]]
+id = "svc-a"
+secret_file = "svc-a.secret"
+tenant = "team-a"
+roles = ["writer", "reader"]
+
+[[clients]]
+id = "svc-b"
+public_key_file = "keys/svc-b.pem"
+algorithm = "ES256"
+
+[[clients]]
+id = "svc-c"
+secret_env = "SVC_C_SECRET"
+
+[roles]
+writer = ["text.*", "data.analyze"]
+reader = ["*"]
+
+[tls]
+cert_file = "tls/cert.pem"
+key_file = "tls/key.pem"
+client_ca_file = "tls/ca.pem"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with what the example names; the program runs elsewhere."""
+    folder = tmp_path / "etc"
+    for name in ("keys", "tls"):
+        (folder / name).mkdir(parents=True)
+    (folder / "svc-a.secret").write_text(f"{SECRET}\n")
+    (folder / "keys" / "svc-b.pem").write_bytes(pair("ES256")[1])
+    for name in ("cert", "key", "ca"):
+        (folder / "tls" / f"{name}.pem").write_text(name)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def read(folder, text, **environ):
+    path = folder / "gateway.toml"
+    path.write_text(text)
+    return load(path, environ)
+
+
+def problems(folder, text, **environ):
+    """Returns what is wrong with a file, a line for each, without the file's name before it."""
+    with pytest.raises(ConfigurationError) as caught:
+        read(folder, text, **environ)
+    prefix = f"{folder / 'gateway.toml'}: "
+    lines = str(caught.value).splitlines()
+    assert all(line.startswith(prefix) for line in lines)
+    return [line.removeprefix(prefix) for line in lines]
+
+
+def test_the_example(folder):
+    assert read(folder, EXAMPLE, SVC_C_SECRET=SECRET) == Settings(
+        listen="0.0.0.0:8443",
+        backends=(
+            BackendSettings("small", "embedded", ("embedded-*", "tiny"), 20.0),
+            BackendSettings("embedded", "embedded", (EMBEDDED_MODEL,), None),
+        ),
+        aliases={"deepseek-chat": "embedded-ngram"},
+        default_model="deepseek-chat",
+        clients=(
+            ClientSettings("svc-a", SECRET.encode(), "HS256", "team-a", ("writer", "reader")),
+            ClientSettings("svc-b", pair("ES256")[1].strip(), "ES256", "default", ()),
+            ClientSettings("svc-c", SECRET.encode(), "HS256", "default", ()),
+        ),
+        roles={"writer": ("text.*", "data.analyze"), "reader": ("*",)},
+        tls=TLSSettings(*(folder / "tls" / f"{name}.pem" for name in ("cert", "key", "ca"))),
+        audience="prod",
+        drain_seconds=10.0,
+    )
+
+
+def test_an_empty_file_means_the_defaults(folder):
+    assert read(folder, "") == Settings()
+    assert Settings().listen == "127.0.0.1:50051"
+
+
+def test_everything_that_is_wrong_is_said_at_once(folder):
+    found = problems(
+        folder,
+        """
+        speed = 11
+        [gateway]
+        listen = "0.0.0.0:8443"
+        workers = 4
+        drain_seconds = "long"
+        [[backends]]
+        dialect = "smoke-signals"
+        [[clients]]
+        id = "svc-a"
+        secret_file = "missing.secret"
+        roles = ["pilot"]
+        [[clients]]
+        secret_env = "NOT_SET"
+        [roles]
+        writer = ["write everything"]
+        """,
+    )
+    assert [line.partition(":")[0] for line in found] == [
+        "speed",
+        "gateway.workers",
+        "gateway.drain_seconds",
+        "roles.writer",
+        "backends[0].dialect",
+        "clients[0].secret_file",
+        "clients[1].id",
+        "clients[1].secret_env",
+        "listen",
+        "clients",
+    ]
+    text = "\n".join(found)
+    assert "known are gateway, backends" in text
+    assert "smoke-signals" in text
+    assert "missing.secret" in text
+    assert "No such file" in text
+    assert "'pilot'" in text
+    assert "[tls]" in text
+
+
+CLIENT = '[[clients]]\nid = "a"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        ("gateway = 1", "gateway", "table"),
+        ("[gateway]\nlisten = 5", "gateway.listen", "string"),
+        ('[gateway]\nlisten = ""', "gateway.listen", "string"),
+        ("[gateway]\ndrain_seconds = 0", "gateway.drain_seconds", "positive"),
+        ("[gateway]\ndrain_seconds = nan", "gateway.drain_seconds", "positive"),
+        ("[gateway]\ndrain_seconds = inf", "gateway.drain_seconds", "positive"),
+        (f"[gateway]\ndrain_seconds = 1{'0' * 400}", "gateway.drain_seconds", "positive"),
+        ("[gateway]\ndrain_seconds = true", "gateway.drain_seconds", "positive"),
+        ("backends = 1", "backends", "[[backends]]"),
+        ("backends = [1]", "backends", "[[backends]]"),
+        ("[[backends]]\nspeed = 1", "backends[0].speed", "unknown key"),
+        ("[[backends]]\npace = -1", "backends[0].pace", "positive"),
+        ('[[backends]]\nmodels = "x"', "backends[0].models", "list"),
+        ("[[backends]]\nmodels = [1]", "backends[0].models", "list"),
+        ("[aliases]\na = 1", "aliases.a", "string"),
+        ('[roles]\nr = "text.*"', "roles.r", "list"),
+        ('[roles]\nr = ["text"]', "roles.r", "area.verb"),
+        ('[roles]\nr = ["*.generate"]', "roles.r", "area.verb"),
+        ('[[clients]]\nid = ""\nsecret_file = "svc-a.secret"', "clients[0].id", "empty"),
+        (CLIENT, "clients[0]", "one of secret_file, secret_env, public_key_file"),
+        (f'{CLIENT}secret_file = "svc-a.secret"\nsecret_env = "X"', "clients[0]", "one of"),
+        (f'{CLIENT}secret_file = "short"', "clients[0]", "5 bytes; HS256 needs at least 32"),
+        (f'{CLIENT}secret_file = "empty"', "clients[0].secret_file", "empty"),
+        (f'{CLIENT}secret_file = "keys"', "clients[0].secret_file", "directory"),
+        (f'{CLIENT}secret_file = "a\\u0000b"', "clients[0].secret_file", "cannot read"),
+        (f'{CLIENT}secret_file = "svc-a.secret"\nalgorithm = "RS256"', "clients[0].algorithm", "give HS256"),
+        (f'{CLIENT}secret_file = "svc-a.secret"\nalgorithm = "none"', "clients[0].algorithm", "give HS256"),
+        (f'{CLIENT}public_key_file = "keys/svc-b.pem"\nalgorithm = "HS256"', "clients[0].algorithm", "ES256"),
+        (f'{CLIENT}public_key_file = "keys/svc-b.pem"', "clients[0].algorithm", "RS256 or ES256 or EdDSA"),
+        (f'{CLIENT}public_key_file = "keys/svc-b.pem"\nalgorithm = "EdDSA"', "clients[0].public_key_file", "EdDSA"),
+        (f'{CLIENT}public_key_file = "svc-a.secret"\nalgorithm = "RS256"', "clients[0].public_key_file", "RS256"),
+        (f'{CLIENT}secret_file = "svc-a.secret"\n' * 2, "clients", "'a' is there twice"),
+        ('[tls]\ncert_file = "tls/cert.pem"', "tls.key_file", "missing"),
+        ('[tls]\ncert_file = "tls/none.pem"\nkey_file = "tls/key.pem"', "tls.cert_file", "No such file"),
+        ('[tls]\ncert_file = 1\nkey_file = "tls/key.pem"', "tls.cert_file", "string"),
+    ],
+)
+def test_each_problem_has_its_key(folder, text, key, says):
+    (folder / "short").write_text("12345")
+    (folder / "empty").write_text("\n")
+    [line] = problems(folder, text)
+    assert line.startswith(f"{key}: ")
+    assert says in line
+
+
+def test_no_secret_shows_in_an_error(folder):
+    hidden = SECRET[:9]
+    (folder / "short").write_text(hidden)
+    with pytest.raises(ConfigurationError) as caught:
+        read(folder, f'{CLIENT}secret_env = "X"\n[[clients]]\nid = "b"\nsecret_file = "short"', X=f"{hidden}\udcff")
+    assert "no UTF-8" in str(caught.value)
+    assert hidden not in "".join(traceback.format_exception(caught.value))
+
+
+def test_no_secret_shows_in_the_settings(folder):
+    assert SECRET not in repr(read(folder, EXAMPLE, SVC_C_SECRET=SECRET))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"[gateway", "no TOML"), (b"\xff", "no TOML"), (b"x = 1" + b"0" * 5000, "no TOML")],
+)
+def test_what_is_no_toml(folder, content, says):
+    path = folder / "gateway.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=says) as caught:
+        load(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["missing.toml", "."])
+def test_a_file_that_cannot_be_read(path):
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        load(path)
+
+
+def test_the_example_without_tls_or_without_clients_is_open_to_the_world():
+    client = ClientSettings("a", SECRET.encode())
+    tls = TLSSettings(Path("cert"), Path("key"))
+    for wrong, says in [({}, "[tls]"), ({"clients": (client,)}, "[tls]"), ({"tls": tls}, "[[clients]]")]:
+        with pytest.raises(ConfigurationError) as caught:
+            Settings(listen="0.0.0.0:8443", **wrong)
+        assert says in str(caught.value)
+    assert Settings(listen="0.0.0.0:8443", tls=tls, clients=(client,))
+
+
+@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0", "localhost:50051", "unix:/tmp/gw.sock"])
+def test_loopback_needs_neither(listen):
+    assert Settings(listen=listen).listen == listen
+
+
+# Without a file
+
+
+def test_development_makes_a_client_and_may_print_it():
+    settings, made = development({})
+    [client] = settings.clients
+    assert made
+    assert client.id.startswith("dev-")
+    assert len(client.key) >= 32
+    assert settings.roles[client.roles[0]] == ("*",)
+    assert (settings.listen, settings.tls) == ("127.0.0.1:0", None)
+    assert development({})[0].clients != settings.clients
+
+
+def test_a_credential_from_the_environment_is_never_printed():
+    environ = {"DEEPSEEK_GRPC_CLIENT_ID": "me", "DEEPSEEK_GRPC_CLIENT_SECRET": SECRET}
+    settings, made = development(environ)
+    assert not made
+    assert (settings.clients[0].id, settings.clients[0].key) == ("me", SECRET.encode())
+    assert SECRET not in repr(settings)
+
+
+def test_development_names_the_model_truthfully():
+    settings, _ = development({}, pace=20)
+    assert settings.default_model == EMBEDDED_MODEL
+    assert settings.aliases == {"deepseek-chat": EMBEDDED_MODEL}
+    assert settings.backends == (BackendSettings("embedded", pace=20),)
+
+
+@pytest.mark.parametrize(
+    ("environ", "options", "says"),
+    [
+        ({"DEEPSEEK_GRPC_CLIENT_ID": "me"}, {}, "both or neither"),
+        ({"DEEPSEEK_GRPC_CLIENT_SECRET": SECRET}, {}, "both or neither"),
+        ({"DEEPSEEK_GRPC_CLIENT_ID": "me", "DEEPSEEK_GRPC_CLIENT_SECRET": "short"}, {}, "5 bytes"),
+        ({"DEEPSEEK_GRPC_CLIENT_ID": "me", "DEEPSEEK_GRPC_CLIENT_SECRET": "\udcff" * 40}, {}, "UTF-8"),
+        ({}, {"listen": "0.0.0.0:50051"}, "loopback only"),
+        ({}, {"listen": "gw.internal:50051"}, "loopback only"),
+    ],
+)
+def test_development_stays_on_this_machine_with_a_good_secret(environ, options, says):
+    with pytest.raises(ConfigurationError, match=says):
+        development(environ, **options)
