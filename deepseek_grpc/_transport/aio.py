@@ -221,6 +221,19 @@ class Messages:
             self._timer = None
 
 
+_WRITE_FAILED = "Internal error from Core"
+
+
+def _now(coroutine: Any) -> Any:
+    """Returns the result of a coroutine that doesn't wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    coroutine.close()
+    return None
+
+
 class SessionDriver:
     """Runs a session: one task reads, one writes what is ready."""
 
@@ -232,6 +245,8 @@ class SessionDriver:
         self._loop = asyncio.get_running_loop()
         self._writable: asyncio.Future[None] | None = None
         self._error: DeepSeekError | None = None
+        self._status: grpc.aio.AioRpcError | None = None
+        rpc.add_done_callback(self._settle)
         self._tasks = (self._loop.create_task(self._read()), self._loop.create_task(self._write()))
 
     @property
@@ -298,19 +313,25 @@ class SessionDriver:
             self._tasks[1].cancel()
             self._fail(error)
 
-    async def _cause(self, failure: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
-        """Returns the status that the gateway ended the stream with.
+    def _settle(self, rpc: Any) -> None:
+        """Keeps the status that the gateway ended the stream with.
 
-        When a write fails, grpc.aio puts a status of its own in that one's place until it arrives a moment later.
+        A write that fails because the stream has ended makes grpc.aio put INTERNAL in that status's place, for good or
+        until it arrives. Its accessors are coroutines that don't wait once there is a status.
         """
+        details = _now(rpc.details())
+        if self._status is None and details != _WRITE_FAILED:
+            self._status = grpc.aio.AioRpcError(
+                _now(rpc.code()), grpc.aio.Metadata(), _now(rpc.trailing_metadata()), details
+            )
+
+    async def _cause(self, failure: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError:
+        """Returns what really ended the stream."""
         for _ in range(100):
-            if failure.details() != "Internal error from Core":
+            if failure.details() != _WRITE_FAILED:
                 break
             await asyncio.sleep(0.01)
-            rpc = self._rpc
-            failure = grpc.aio.AioRpcError(
-                await rpc.code(), await rpc.initial_metadata(), await rpc.trailing_metadata(), await rpc.details()
-            )
+            failure = self._status or failure
         return failure
 
     def _fail(self, error: DeepSeekError) -> None:

@@ -54,8 +54,8 @@ class FakeServer:
         self._settings = settings
         self._backends = [backend]
         self._gateway: Gateway | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="fake-server", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     @property
     def target(self) -> str:
@@ -66,7 +66,11 @@ class FakeServer:
 
     def start(self) -> None:
         """Starts it; `with` does so too."""
-        if not self._thread.is_alive():
+        if self._gateway is not None:
+            return
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(target=self._loop.run_forever, name="fake-server", daemon=True)
             self._thread.start()
 
         async def start() -> Gateway:
@@ -74,20 +78,27 @@ class FakeServer:
             await gateway.start()
             return gateway
 
-        self._gateway = self._run(start())
+        try:
+            self._gateway = self._run(start())
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self, grace: float = 0) -> None:
         """Stops it; calls that are under way have `grace` seconds to end."""
         if self._gateway is not None:
-            self._run(self._gateway.stop(grace))
+            self._run(self._gateway.stop(grace), grace)
             self._gateway = None
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        loop, self._loop = self._loop, None
+        if loop is not None and self._thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
             self._thread.join()
-            self._loop.close()
+            loop.close()
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+    def _run(self, work: Coroutine[Any, Any, T], grace: float = 0) -> T:
+        if self._loop is None:
+            raise RuntimeError("the fake server isn't running; use it in a `with` block")
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30 + grace)
 
     def credentials(self) -> TokenSource:
         """Returns credentials that it accepts."""

@@ -27,8 +27,7 @@ class Proxy:
 
     def cut(self) -> None:
         """Ends every connection; new ones are let through."""
-        sockets, self._sockets = self._sockets, []
-        for end in sockets:
+        for end in tuple(self._sockets):
             _shut(end)
 
     def freeze(self) -> None:
@@ -76,13 +75,16 @@ class Proxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _shut(self._listener)
+        self._threads[0].join(10)  # from here on there are no new connections
         self._flowing.set()
         self.cut()
         for thread in self._threads:
             thread.join(10)
+        for end in (self._listener, *self._sockets):
+            end.close()
 
 
 def _shut(end: socket.socket) -> None:
+    # Closing comes last: a thread may still be reading, and the number could belong to another socket by then.
     with suppress(OSError):
         end.shutdown(socket.SHUT_RDWR)
-    end.close()

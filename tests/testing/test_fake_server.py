@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from deepseek_grpc import Client, Finished, Usage
-from deepseek_grpc.errors import ConnectError, RateLimitError
+from deepseek_grpc.errors import ConfigurationError, ConnectError, RateLimitError
 from deepseek_grpc.gateway.engines.embedded import EmbeddedEngine
 from deepseek_grpc.testing import Delay, Fail, FakeServer, Reasoning, ScriptedEngine, Stall, ToolUse
 
@@ -115,6 +115,21 @@ def test_a_server_that_does_not_run_has_no_address():
     fake.stop()
 
 
+def test_it_starts_and_stops_as_often_as_wanted():
+    fake = FakeServer()
+    for answer in ("one", "two"):
+        with fake, fake.client() as client:
+            fake.start()
+            fake.text.script(answer)
+            assert client.text.generate("Hi").text == answer
+        fake.stop()
+
+
+def test_an_address_in_use(fake_server):
+    with pytest.raises(ConfigurationError, match="in use"):
+        FakeServer(listen=fake_server.target).start()
+
+
 def test_it_is_gone_after_the_block():
     with FakeServer() as fake:
         target = fake.target
@@ -142,7 +157,19 @@ async def test_async(fake_server):
 def test_pytest_finds_the_fixtures_by_itself(tmp_path):
     (tmp_path / "test_mine.py").write_text(FILE)
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "test_mine.py"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-W",
+            "error",
+            "-o",
+            "asyncio_default_fixture_loop_scope=function",
+            "-p",
+            "no:cacheprovider",
+            "test_mine.py",
+        ],
         cwd=tmp_path,
         capture_output=True,
         text=True,
