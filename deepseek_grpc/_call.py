@@ -71,7 +71,7 @@ def call_options(
     if config.metadata:
         pairs += tuple(config.metadata.items())
     if metadata:
-        check_metadata(metadata)
+        check_metadata({**config.metadata, **metadata})
         pairs += tuple(metadata.items())
     return CallOptions(request_id, pairs, timeouts, config.wait_for_ready or None)
 

@@ -288,7 +288,11 @@ class GatewaySession:
         starts.append(StartedTurn(turn_id, start.request, start.stream, deadline))
 
     def chunks(self, turn_id: int, events: list[Event] | tuple[Event, ...], upstream: Upstream) -> None:
-        """Queues the events of a streamed turn; of a turn that is over, nothing."""
+        """Queues the events of a streamed turn; of a turn that is over, nothing.
+
+        Raises:
+            RequestTooLargeError: An event is larger than a frame may be; those before it are queued.
+        """
         seq = self._seqs.get(turn_id)
         if seq is None:
             return
@@ -298,22 +302,16 @@ class GatewaySession:
             if isinstance(event, _TEXTUAL) and not event.logprobs:
                 text = event.text
                 size = _CHUNK_OVERHEAD + (len(text) if text.isascii() else len(text.encode()))
-                if size <= FRAME_BYTES:
-                    chunk = self._out.batch(size).frames.add().chunk
-                    chunk.turn_id = turn_id
-                    chunk.seq = seq
-                    encode_event(event, upstream, chunk.chunk)
+                chunk = self._out.batch(_fitting(size)).frames.add().chunk
+                chunk.turn_id = turn_id
+                chunk.seq = seq
+                encode_event(event, upstream, chunk.chunk)
             else:
                 frame = pb.ServerFrame()
                 frame.chunk.turn_id = turn_id
                 frame.chunk.seq = seq
                 encode_event(event, upstream, frame.chunk.chunk)
-                size = frame.ByteSize()
-                if size <= FRAME_BYTES:
-                    self._out.batch(size).frames.append(frame)
-            if size > FRAME_BYTES:
-                self.fail(turn_id, RequestTooLargeError(f"a piece of the answer has more than {FRAME_BYTES:,} bytes"))
-                return
+                self._out.batch(_fitting(frame.ByteSize())).frames.append(frame)
             self._seqs[turn_id] = seq
 
     def done(self, turn_id: int, completion: Completion | None, upstream: Upstream) -> None:
@@ -353,3 +351,10 @@ class GatewaySession:
     def take(self) -> pb.SessionResponse | None:
         """Returns the next batch to write, or None."""
         return self._out.take()
+
+
+def _fitting(size: int) -> int:
+    """Returns the size of a chunk's frame; raises RequestTooLargeError beyond the limit."""
+    if size > FRAME_BYTES:
+        raise RequestTooLargeError(f"a piece of the answer has {size:,} bytes; the limit is {FRAME_BYTES:,}")
+    return size

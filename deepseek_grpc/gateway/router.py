@@ -28,6 +28,9 @@ class Router:
         backends: In order of preference.
         aliases: Other names of models; one step, never chained.
         default_model: What an empty model stands for.
+
+    Raises:
+        ConfigurationError: There is no backend, or none that serves the default model or an alias's.
     """
 
     def __init__(self, backends: Sequence[Backend], aliases: Mapping[str, str], default_model: str) -> None:
@@ -36,17 +39,28 @@ class Router:
         self._backends = tuple(backends)
         self._aliases = dict(aliases)
         self.default_model = default_model
+        wanted = {"default_model": aliases.get(default_model, default_model)}
+        wanted |= {f"aliases.{alias}": target for alias, target in aliases.items()}
+        missing = [f"{key}: no backend serves {model!r}" for key, model in wanted.items() if self._find(model) is None]
+        if missing:
+            raise ConfigurationError("\n".join(missing))
 
     def route(self, request: GenerateRequest) -> tuple[TextEngine, GenerateRequest]:
         """Returns the engine and the request with the model's true name; raises NotFoundError."""
         asked = request.model or self.default_model
         model = self._aliases.get(asked, asked)
+        engine = self._find(model)
+        if engine is None:
+            raise NotFoundError(
+                f"model {asked[:64]!r} isn't served here; ListModels names those that are", metadata={"field": "model"}
+            )
+        return engine, request if model == request.model else replace(request, model=model)
+
+    def _find(self, model: str) -> TextEngine | None:
         for backend in self._backends:
             if any(model == pattern or fnmatchcase(model, pattern) for pattern in backend.models):
-                return backend.engine, request if model == request.model else replace(request, model=model)
-        raise NotFoundError(
-            f"model {asked[:64]!r} isn't served here; ListModels names those that are", metadata={"field": "model"}
-        )
+                return backend.engine
+        return None
 
     async def models(self) -> list[Model]:
         """Lists the models with their aliases."""

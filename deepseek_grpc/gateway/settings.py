@@ -19,6 +19,7 @@ __all__ = ["BackendSettings", "ClientSettings", "Settings", "TLSSettings", "deve
 
 DIALECTS: Final = ("embedded",)
 ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
+_LISTEN: Final = re.compile(r"unix(-abstract)?:.+|(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):\d{1,5}")
 EMBEDDED_MODEL: Final = "embedded-ngram"
 MIN_SECRET_BYTES: Final = 32
 
@@ -73,7 +74,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         problems = []
-        if not is_loopback(self.listen):
+        if not _LISTEN.fullmatch(self.listen):
+            problems.append(f"listen: {self.listen!r} is no address; give HOST:PORT, [IPv6]:PORT or unix:PATH")
+        elif not is_loopback(self.listen):
             if self.tls is None:
                 problems.append(f"listen: {self.listen!r} is reachable from other machines; that needs [tls]")
             if not self.clients:

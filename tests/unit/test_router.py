@@ -21,7 +21,7 @@ class Engine:
 
 
 FIRST, SECOND = Engine("first", "small", "large"), Engine("second", "large", "huge")
-ALIASES = {"chat": "large", "old": "chat", "default": "small"}
+ALIASES = {"chat": "large", "default": "small"}
 ROUTER = Router([Backend(FIRST, ("small", "large")), Backend(SECOND, ("large", "hug*"))], ALIASES, "default")
 
 
@@ -46,12 +46,24 @@ def test_a_model_goes_to_the_first_backend_that_serves_it(asked, engine, model):
     assert request == GenerateRequest((user("Hi"),), model=model, seed=7)
 
 
-@pytest.mark.parametrize("asked", ["tiny", "LARGE", "large ", "old", "*", "x" * 400])
+@pytest.mark.parametrize("asked", ["tiny", "LARGE", "large ", "*", "x" * 400])
 def test_what_nobody_serves_is_not_found(asked):
     with pytest.raises(NotFoundError, match="ListModels") as caught:
         ROUTER.route(ask(asked))
     assert caught.value.metadata == {"field": "model"}
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    ("aliases", "default", "key"),
+    [
+        ({}, "tiny", "default_model: no backend serves 'tiny'"),
+        ({"old": "chat", "chat": "large"}, "large", "aliases.old: no backend serves 'chat'"),  # never chained
+    ],
+)
+def test_what_no_backend_serves_is_found_at_the_start(aliases, default, key):
+    with pytest.raises(ConfigurationError, match=key):
+        Router([Backend(FIRST, ("small", "large"))], aliases, default)
 
 
 def test_a_request_that_needs_no_change_is_passed_on():

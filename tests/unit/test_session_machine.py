@@ -322,12 +322,13 @@ def test_an_answer_above_8_mib_is_an_error_that_says_what_to_do():
 @pytest.mark.parametrize(
     "event", [TextDelta("x" * FRAME_BYTES), TextDelta("思" * 3_000_000), ToolCallDelta(0, arguments="x" * FRAME_BYTES)]
 )
-def test_a_chunk_above_8_mib_ends_its_turn(event):
+def test_a_chunk_above_8_mib_is_for_its_turn_to_end(event):
     client, gateway = opened()
     turn = client.start(ask(), stream=True, deadline_ms=0)
     exchange(client, gateway)
-    gateway.chunks(turn.turn_id, [TextDelta("Hi"), event, TextDelta("Ho")], NOWHERE)
-    gateway.done(turn.turn_id, None, NOWHERE)
+    with pytest.raises(RequestTooLargeError) as caught:
+        gateway.chunks(turn.turn_id, [TextDelta("Hi"), event, TextDelta("Ho")], NOWHERE)
+    gateway.fail(turn.turn_id, caught.value)
     written = batches(gateway)
     assert max(frame.ByteSize() for batch in written for frame in batch.frames) <= FRAME_BYTES
     for batch in written:
