@@ -20,13 +20,13 @@ from collections.abc import Callable
 
 import grpc
 import grpc.aio
-from deepseek_rpc.v2 import text_pb2 as pb
-from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 from harness import CLIENT_ID, SECRET, server, spread
 from instant_server import MESSAGES
 
 from deepseek_grpc import AsyncClient, Client, ClientConfig, JWTSigner, TextDelta
 from deepseek_grpc.auth import channel_credentials
+from deepseek_rpc.v2 import text_pb2 as pb
+from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 
 UNARY_CALLS = 300
 STREAMS = {1: 20, 64: 8}

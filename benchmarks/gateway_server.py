@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from harness import CLIENT_ID, SECRET
 
@@ -31,7 +31,7 @@ class InstantEngine:
     async def generate(self, request: GenerateRequest) -> Completion:
         return COMPLETION
 
-    async def stream(self, request: GenerateRequest) -> AsyncIterator[Sequence[Event]]:
+    async def stream(self, request: GenerateRequest) -> AsyncGenerator[Sequence[Event], None]:
         yield EVENTS
 
     async def models(self) -> Sequence[Model]:

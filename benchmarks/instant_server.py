@@ -12,9 +12,10 @@ import sys
 from typing import Any
 
 import grpc
-from deepseek_rpc.v2 import text_pb2 as pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
+
+from deepseek_rpc.v2 import text_pb2 as pb
 
 SERVICE = "deepseek_rpc.v2.TextService"
 MESSAGES = 200

@@ -17,12 +17,12 @@ from collections.abc import Awaitable, Callable
 
 import grpc
 import grpc.aio
-from deepseek_rpc.v2 import text_pb2 as pb
-from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 from harness import CLIENT_ID, SECRET, server, spread
 
 from deepseek_grpc import AsyncClient, ClientConfig, JWTSigner
 from deepseek_grpc.auth import channel_credentials
+from deepseek_rpc.v2 import text_pb2 as pb
+from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 
 PROMPT = "What is a deadline?"
 TOKENS = 16

@@ -8,10 +8,8 @@ makes frames coalesce under load and leave at once without it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
-
-from deepseek_rpc.v2 import text_pb2 as pb
 
 from deepseek_grpc._codec.answer import encode_completion, encode_event
 from deepseek_grpc._codec.checks import invalid
@@ -26,8 +24,9 @@ from deepseek_grpc.errors import (
     StreamInterruptedError,
 )
 from deepseek_grpc.types import Completion, Event, ReasoningDelta, TextDelta, Upstream
+from deepseek_rpc.v2 import text_pb2 as pb
 
-__all__ = ["BATCH_BYTES", "FRAME_BYTES", "ClientSession", "ClientTurn", "GatewaySession", "StartedTurn"]
+__all__ = ["BATCH_BYTES", "FRAME_BYTES", "ClientSession", "ClientTurn", "GatewaySession", "StartedTurn", "restated"]
 
 BATCH_BYTES: Final = 256 * 1024
 """A batch takes no further frame beyond this size; a bigger frame travels alone."""
@@ -203,16 +202,23 @@ class ClientSession:
             turn.ended = True
             cut = turn.seen and isinstance(error, ServiceUnavailableError)
             cls = StreamInterruptedError if cut else type(error)
-            turn.error = cls(
-                error.details,
-                code=None if cut else error.code,
-                reason=None if cut else error.reason,
-                request_id=turn.request_id,
-                attempts=1,
-                retry_after=error.retry_after,
-                metadata=dict(error.metadata),
-            )
+            turn.error = restated(error, cls, turn.request_id)
         return turns
+
+
+def restated(error: DeepSeekError, cls: type[DeepSeekError], request_id: str, prefix: str = "") -> DeepSeekError:
+    """Makes of what ended a session the error of one of its turns, as the class that it is for the turn."""
+    same = cls is type(error)
+    return cls(
+        prefix + error.details,
+        code=error.code if same else None,
+        reason=error.reason if same else None,
+        request_id=request_id,
+        attempts=1,
+        retry_after=error.retry_after,
+        retryable=error.retryable if same else None,
+        metadata=dict(error.metadata),
+    )
 
 
 @value
@@ -287,7 +293,7 @@ class GatewaySession:
         deadline = start.deadline_ms / 1000 if start.deadline_ms else None
         starts.append(StartedTurn(turn_id, start.request, start.stream, deadline))
 
-    def chunks(self, turn_id: int, events: list[Event] | tuple[Event, ...], upstream: Upstream) -> None:
+    def chunks(self, turn_id: int, events: Sequence[Event], upstream: Upstream) -> None:
         """Queues the events of a streamed turn; of a turn that is over, nothing.
 
         Raises:

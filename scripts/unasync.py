@@ -20,7 +20,7 @@ NOTICE = "# Mirrored by scripts/unasync.py from {source}: edit that and run `mak
 SUBSTITUTIONS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in [
-        (r"\b_transport import aio as transport\b", "_transport import sync as transport"),
+        (r"\b_transport import aio(_session)? as\b", r"_transport import sync\1 as"),
         (r"\b_async\b", "_sync"),
         (r"\[(\w+) async for \1 in ([^\]]+)\]", r"list(\2)"),
         (r"\basync (def|with|for)\b", r"\1"),

@@ -10,6 +10,7 @@ from deepseek_grpc._call import Timeout, call_options
 from deepseek_grpc._codec.answer import decode_completion
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
 from deepseek_grpc._transport import aio as transport
+from deepseek_grpc._transport import aio_session as sessions
 from deepseek_grpc.types import UNSET, Completion
 
 __all__ = ["AsyncSession"]
@@ -22,7 +23,7 @@ class AsyncSession:
     authorised like a call. When the connection is lost, the session ends and its turns raise.
     """
 
-    def __init__(self, link: transport.Link, driver: transport.SessionDriver) -> None:
+    def __init__(self, link: transport.Link, driver: sessions.SessionDriver) -> None:
         self._link = link
         self._driver = driver
 

@@ -8,6 +8,7 @@ from typing import Self
 
 from deepseek_grpc._codec.answer import StreamDecoder
 from deepseek_grpc._transport import aio as transport
+from deepseek_grpc._transport import aio_session as sessions
 from deepseek_grpc.errors import IdleTimeoutError, StreamInterruptedError
 from deepseek_grpc.types import Completion, Event, TextDelta
 
@@ -21,7 +22,7 @@ class AsyncTextStream:
     left with `break` can be taken up by another one.
     """
 
-    def __init__(self, source: transport.Messages | transport.Turn, request_id: str, *, logprobs: bool = False) -> None:
+    def __init__(self, source: transport.Messages | sessions.Turn, request_id: str, *, logprobs: bool = False) -> None:
         self._source = source
         self._decoder = StreamDecoder(request_id, logprobs=logprobs)
         self._ready: Iterator[Event] = iter(())

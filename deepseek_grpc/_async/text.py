@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Unpack
 
-from deepseek_rpc.v2 import text_pb2 as pb
-from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
-
 from deepseek_grpc._async.session import AsyncSession
 from deepseek_grpc._async.stream import AsyncTextStream
 from deepseek_grpc._call import Timeout, call_options
 from deepseek_grpc._codec.answer import decode_completion, decode_models
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
 from deepseek_grpc._transport import aio as transport
+from deepseek_grpc._transport import aio_session as sessions
 from deepseek_grpc.types import UNSET, Completion, Model
+from deepseek_rpc.v2 import text_pb2 as pb
+from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 
 __all__ = ["AsyncText"]
 
@@ -98,7 +98,8 @@ class AsyncText:
             ...         one, two = await asyncio.gather(session.generate("x"), session.generate("y"))
         """
         call = call_options(self._link.config, UNSET, metadata, request_id)
-        return AsyncSession(self._link, self._link.session(self._link.stub(TextServiceStub).Session, call))
+        driver = sessions.open_session(self._link, self._link.stub(TextServiceStub).Session, call)
+        return AsyncSession(self._link, driver)
 
     async def models(
         self,

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from deepseek_rpc.v2 import common_pb2
-from deepseek_rpc.v2 import text_pb2 as pb
-
 from deepseek_grpc._codec.message import decode_tool_calls, encode_message
 from deepseek_grpc.errors import InternalError, InvalidRequestError
 from deepseek_grpc.types import (
@@ -26,6 +23,8 @@ from deepseek_grpc.types import (
     Upstream,
     Usage,
 )
+from deepseek_rpc.v2 import common_pb2
+from deepseek_rpc.v2 import text_pb2 as pb
 
 if TYPE_CHECKING:
     from google.protobuf.internal.containers import RepeatedCompositeFieldContainer

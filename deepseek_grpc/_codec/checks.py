@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Never
 
-from deepseek_rpc.v2 import text_pb2 as pb
-
 from deepseek_grpc.config import MAX_MESSAGE_BYTES
 from deepseek_grpc.errors import InvalidRequestError, RequestTooLargeError
+from deepseek_rpc.v2 import text_pb2 as pb
 
 __all__ = ["check_generate", "invalid"]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from deepseek_rpc.v2 import text_pb2 as pb
-
 from deepseek_grpc._codec.checks import invalid
 from deepseek_grpc.types import FilePart, ImagePart, Message, Role, TextPart, ToolCall
+from deepseek_rpc.v2 import text_pb2 as pb
 
 __all__ = ["decode_message", "decode_tool_calls", "encode_message", "several_of", "text_of"]
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypedDict
 
-from deepseek_rpc.v2 import text_pb2 as pb
-
 from deepseek_grpc._codec.checks import check_generate, invalid
 from deepseek_grpc._codec.message import decode_message, encode_message, several_of, text_of
 from deepseek_grpc.types import (
@@ -16,6 +14,7 @@ from deepseek_grpc.types import (
     Tool,
     ToolChoice,
 )
+from deepseek_rpc.v2 import text_pb2 as pb
 
 __all__ = ["GenerateOptions", "Prompt", "decode_generate", "encode_generate"]
 

@@ -11,6 +11,7 @@ from deepseek_grpc._codec.answer import decode_completion
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
 from deepseek_grpc._sync.stream import TextStream
 from deepseek_grpc._transport import sync as transport
+from deepseek_grpc._transport import sync_session as sessions
 from deepseek_grpc.types import UNSET, Completion
 
 __all__ = ["Session"]
@@ -23,7 +24,7 @@ class Session:
     authorised like a call. When the connection is lost, the session ends and its turns raise.
     """
 
-    def __init__(self, link: transport.Link, driver: transport.SessionDriver) -> None:
+    def __init__(self, link: transport.Link, driver: sessions.SessionDriver) -> None:
         self._link = link
         self._driver = driver
 

@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import grpc.aio
-from deepseek_rpc.v2 import auth_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from deepseek_grpc._call import new_request_id
@@ -30,6 +29,7 @@ from deepseek_grpc.errors import (
     UnimplementedError,
 )
 from deepseek_grpc.gateway.tokens import Principal, TokenVerifier
+from deepseek_rpc.v2 import auth_pb2
 
 __all__ = ["EXEMPT", "Call", "Guard", "authorise", "current_call", "interruption", "permission_of", "translate"]
 

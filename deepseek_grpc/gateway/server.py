@@ -12,7 +12,6 @@ from typing import Any, Final, Self
 
 import grpc
 import grpc.aio
-from deepseek_rpc.v2 import text_pb2, text_pb2_grpc
 
 from deepseek_grpc.config import MAX_MESSAGE_BYTES, is_loopback
 from deepseek_grpc.errors import ConfigurationError
@@ -22,6 +21,7 @@ from deepseek_grpc.gateway.router import Backend, Router
 from deepseek_grpc.gateway.services.text import TextService
 from deepseek_grpc.gateway.settings import BackendSettings, Settings
 from deepseek_grpc.gateway.tokens import ClientKey, Principal, TokenVerifier
+from deepseek_rpc.v2 import text_pb2, text_pb2_grpc
 
 __all__ = ["Gateway", "run"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -140,11 +140,11 @@ class ScriptedEngine:
         """Plays the script and returns the whole."""
         return collect([event async for events in self._play(request, streamed=False) for event in events])
 
-    def stream(self, request: GenerateRequest) -> AsyncIterator[Sequence[Event]]:
+    def stream(self, request: GenerateRequest) -> AsyncGenerator[Sequence[Event], None]:
         """Plays the script, every piece a batch of its own."""
         return self._play(request, streamed=True)
 
-    async def _play(self, request: GenerateRequest, *, streamed: bool) -> AsyncIterator[Sequence[Event]]:
+    async def _play(self, request: GenerateRequest, *, streamed: bool) -> AsyncGenerator[Sequence[Event], None]:
         call = current_call()
         with self._changed:
             metadata = {key: value for key, value in call.metadata.items() if key != "authorization"}

@@ -8,9 +8,10 @@ from queue import SimpleQueue
 from typing import Any
 
 import grpc
+from google.rpc import error_details_pb2, status_pb2
+
 from deepseek_rpc.v2 import text_pb2 as pb
 from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
-from google.rpc import error_details_pb2, status_pb2
 
 __all__ = ["RawSession", "bearer", "channel", "error_of", "open_frame", "reason_of", "start_frame"]
 

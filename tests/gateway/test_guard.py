@@ -8,9 +8,6 @@ import time
 import grpc
 import jwt
 import pytest
-from deepseek_rpc.v2 import auth_pb2, data_pb2, data_pb2_grpc, fine_tune_pb2, fine_tune_pb2_grpc
-from deepseek_rpc.v2 import text_pb2 as pb
-from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 from google.protobuf import descriptor_pb2, descriptor_pool
 
 from deepseek_grpc.errors import (
@@ -25,6 +22,9 @@ from deepseek_grpc.gateway.guard import Guard
 from deepseek_grpc.gateway.tokens import TokenVerifier
 from deepseek_grpc.testing import FakeServer
 from deepseek_grpc.types import Started, TextDelta
+from deepseek_rpc.v2 import auth_pb2, data_pb2, data_pb2_grpc, fine_tune_pb2, fine_tune_pb2_grpc
+from deepseek_rpc.v2 import text_pb2 as pb
+from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 from tests.gateway.raw import bearer, channel, reason_of
 
 HI = pb.GenerateRequest(prompt="Hi")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import grpc
 import pytest
-from deepseek_rpc.v2 import text_pb2
 
+from deepseek_rpc.v2 import text_pb2
 from tests.gateway.raw import channel
 
 reflection = pytest.importorskip("grpc_reflection.v1alpha.reflection_pb2")

@@ -7,8 +7,6 @@ import socket
 
 import grpc
 import pytest
-from deepseek_rpc.v2 import text_pb2 as pb
-from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 
 from deepseek_grpc import AsyncClient, Client, ClientConfig, JWTSigner, Model, Retry
 from deepseek_grpc.errors import ConfigurationError, NotFoundError
@@ -16,6 +14,8 @@ from deepseek_grpc.gateway.router import Backend
 from deepseek_grpc.gateway.server import Gateway
 from deepseek_grpc.gateway.settings import ClientSettings, Settings
 from deepseek_grpc.testing import FakeServer, ScriptedEngine, Stall
+from deepseek_rpc.v2 import text_pb2 as pb
+from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 from tests.gateway.raw import RawSession, bearer, channel, error_of, open_frame, reason_of, start_frame
 
 SECRET = "0123456789abcdef0123456789abcdef"

@@ -1,7 +1,6 @@
 from itertools import pairwise
 
 import pytest
-from deepseek_rpc.v2 import text_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +28,7 @@ from deepseek_grpc.types import (
     Usage,
     assistant,
 )
+from deepseek_rpc.v2 import text_pb2 as pb
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 PIECE = TEXT.filter(bool)

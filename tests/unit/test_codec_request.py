@@ -4,7 +4,6 @@ import traceback
 from types import MappingProxyType
 
 import pytest
-from deepseek_rpc.v2 import text_pb2 as pb
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,6 +28,7 @@ from deepseek_grpc.types import (
     tool_result,
     user,
 )
+from deepseek_rpc.v2 import text_pb2 as pb
 
 
 def encode(prompt="Hi", **options):

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def continued(request: GenerateRequest, text: str) -> GenerateRequest:
     return replace(request, messages=(*request.messages, assistant(text, prefix=True)))
 
 
-async def events(stream: AsyncIterator[Sequence[Event]]) -> list[Event]:
+async def events(stream: AsyncGenerator[Sequence[Event], None]) -> list[Event]:
     return [event async for batch in stream for event in batch]
 
 

@@ -1,7 +1,6 @@
 """The session's two machines, wired together in memory: no sockets, no clocks, every interleaving."""
 
 import pytest
-from deepseek_rpc.v2 import text_pb2 as pb
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -32,6 +31,7 @@ from deepseek_grpc.types import (
     Upstream,
     Usage,
 )
+from deepseek_rpc.v2 import text_pb2 as pb
 
 NOWHERE = Upstream()
 

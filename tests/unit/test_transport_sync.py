@@ -5,13 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import grpc_testing
 import pytest
-from deepseek_rpc.v2 import text_pb2 as pb
-from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 
 from deepseek_grpc import Client
 from deepseek_grpc._call import call_options
 from deepseek_grpc._codec.status import DETAILS_KEY, encode_status
 from deepseek_grpc._transport.sync import Link
+from deepseek_grpc._transport.sync_session import open_session
 from deepseek_grpc.auth import StaticToken
 from deepseek_grpc.config import ClientConfig, Timeouts
 from deepseek_grpc.errors import (
@@ -28,6 +27,8 @@ from deepseek_grpc.errors import (
     StreamInterruptedError,
 )
 from deepseek_grpc.types import Finished, Started, TextDelta, Usage
+from deepseek_rpc.v2 import text_pb2 as pb
+from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 
 SERVICE = pb.DESCRIPTOR.services_by_name["TextService"]
 GENERATE, STREAM, SESSION = (SERVICE.methods_by_name[name] for name in ("Generate", "StreamGenerate", "Session"))
@@ -329,7 +330,7 @@ def test_a_stream_that_ends_without_an_end_was_cut(channel):
 
 @pytest.fixture
 def session(channel, link):
-    driver = link.session(link.stub(TextServiceStub).Session, options(link))
+    driver = open_session(link, link.stub(TextServiceStub).Session, options(link))
     _, rpc = channel.test.take_stream_stream(SESSION)
     [opening] = rpc.take_request().frames
     assert opening.WhichOneof("frame") == "open"

@@ -6,7 +6,7 @@ it is made, and stops at once when the task that runs it is cancelled.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from deepseek_grpc.types import Completion, Event, GenerateRequest, Model
@@ -28,11 +28,11 @@ class TextEngine(Protocol):
     async def generate(self, request: GenerateRequest) -> Completion:
         """Returns the whole answer."""
 
-    def stream(self, request: GenerateRequest) -> AsyncIterator[Sequence[Event]]:
+    def stream(self, request: GenerateRequest) -> AsyncGenerator[Sequence[Event], None]:
         """Yields batches of the events that are ready; what is alone goes alone.
 
         The first event of all is `Started` and the last is `Finished`. Batches are never empty. An engine that has more
-        than a millisecond's work hands the event loop back in between.
+        than a millisecond's work hands the event loop back in between. The generator is closed when its caller is gone.
         """
 
     async def models(self) -> Sequence[Model]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-
-from deepseek_rpc.v2 import text_pb2 as pb
+from contextlib import aclosing
 
 from deepseek_grpc._call import new_request_id
 from deepseek_grpc._codec.checks import check_generate
@@ -16,6 +15,7 @@ from deepseek_grpc.errors import CancelledByPeerError, DeadlineExceededError, De
 from deepseek_grpc.gateway.guard import Call, authorise, interruption, translate
 from deepseek_grpc.gateway.router import Router
 from deepseek_grpc.types import Upstream
+from deepseek_rpc.v2 import text_pb2 as pb
 
 __all__ = ["SessionRunner"]
 
@@ -106,14 +106,15 @@ class SessionRunner:
             check_generate(request)
             engine, decoded = self._router.route(decode_generate(request))
             if start.stream:
-                async for events in engine.stream(decoded):
-                    if upstream is None:
-                        upstream = Upstream(engine.name, gateway_ms=(time.perf_counter() - began) * 1000)
-                    machine.chunks(turn_id, tuple(events), upstream)
-                    self._wake()
-                    if machine.queued_bytes >= HIGH_WATER:
-                        self._drained.clear()
-                        await self._drained.wait()
+                async with aclosing(engine.stream(decoded)) as batches:
+                    async for events in batches:
+                        if upstream is None:
+                            upstream = Upstream(engine.name, gateway_ms=(time.perf_counter() - began) * 1000)
+                        machine.chunks(turn_id, events, upstream)
+                        self._wake()
+                        if machine.queued_bytes >= HIGH_WATER:
+                            self._drained.clear()
+                            await self._drained.wait()
                 machine.done(turn_id, None, Upstream())
             else:
                 completion = await engine.generate(decoded)

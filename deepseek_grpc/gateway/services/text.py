@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
-
-from deepseek_rpc.v2 import text_pb2 as pb
 
 from deepseek_grpc._codec.answer import encode_completion, encode_event, encode_models
 from deepseek_grpc._codec.checks import check_generate
@@ -16,6 +15,7 @@ from deepseek_grpc.gateway.guard import Call, interruption
 from deepseek_grpc.gateway.router import Router
 from deepseek_grpc.gateway.services.session import SessionRunner
 from deepseek_grpc.types import GenerateRequest, Upstream
+from deepseek_rpc.v2 import text_pb2 as pb
 
 __all__ = ["TextService"]
 
@@ -41,13 +41,14 @@ class TextService:
         engine, decoded = self._accept(request)
         upstream: Upstream | None = None
         try:
-            async for events in engine.stream(decoded):
-                if upstream is None:
-                    upstream = _upstream(engine, call)
-                message = pb.StreamGenerateResponse()
-                for event in events:
-                    encode_event(event, upstream, message.chunks.add())
-                await call.context.write(message)
+            async with aclosing(engine.stream(decoded)) as batches:
+                async for events in batches:
+                    if upstream is None:
+                        upstream = _upstream(engine, call)
+                    message = pb.StreamGenerateResponse()
+                    for event in events:
+                        encode_event(event, upstream, message.chunks.add())
+                    await call.context.write(message)
         except ServiceUnavailableError as error:
             if upstream is None:
                 raise

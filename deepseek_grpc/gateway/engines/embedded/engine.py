@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 from deepseek_grpc.errors import ConfigurationError, UnimplementedError
@@ -89,7 +89,7 @@ class EmbeddedEngine:
             logprobs=tuple(logprob for delta in deltas for logprob in delta.logprobs),
         )
 
-    async def stream(self, request: GenerateRequest) -> AsyncIterator[Sequence[Event]]:
+    async def stream(self, request: GenerateRequest) -> AsyncGenerator[Sequence[Event], None]:
         """Yields batches of events, one TextDelta a token, with a turn of the event loop before each batch.
 
         Raises UnimplementedError for a JSON Schema, which this model cannot promise to satisfy.

@@ -1,0 +1,214 @@
+"""Drives a session over grpc's threads: one thread reads; gRPC's own thread writes what is ready."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import grpc
+
+from deepseek_grpc._call import CallOptions, ContentWatch
+from deepseek_grpc._session import ClientSession, ClientTurn, restated
+from deepseek_grpc._transport.sync import Link
+from deepseek_grpc.errors import (
+    CancelledByPeerError,
+    ClosedError,
+    DeadlineExceededError,
+    DeepSeekError,
+    ServiceUnavailableError,
+)
+from deepseek_rpc.v2 import text_pb2 as pb
+
+__all__ = ["SessionDriver", "Turn", "open_session"]
+
+
+def open_session(link: Link, method: Callable[..., Any], call: CallOptions) -> SessionDriver:
+    """Opens a session; raises AuthenticationError when there is no token."""
+    metadata = link.metadata(call)
+    return SessionDriver(
+        link, lambda batches: method(batches, metadata=metadata, wait_for_ready=call.wait_for_ready), call.request_id
+    )
+
+
+class SessionDriver:
+    """Runs a session: one thread reads; gRPC's own thread writes what is ready."""
+
+    def __init__(self, link: Link, call: Callable[[Iterator[pb.SessionRequest]], Any], request_id: str) -> None:
+        self._link = link
+        self._request_id = request_id
+        self._machine = ClientSession()
+        self._lock = threading.Lock()
+        self._writable = threading.Condition(self._lock)
+        self._error: DeepSeekError | None = None
+        self._rpc = call(self._batches())
+        self._reader = threading.Thread(target=self._read, name="deepseek-grpc-session", daemon=True)
+        self._reader.start()
+
+    @property
+    def session_id(self) -> str:
+        """The gateway's id of the session; empty until it has answered."""
+        return self._machine.session_id
+
+    def start(self, request: pb.GenerateRequest, call: CallOptions, *, stream: bool) -> Turn:
+        """Starts a turn; raises what ended the session if it is over."""
+        total = call.total
+        deadline_ms = 0 if total is None else max(1, round(total * 1000))
+        with self._lock:
+            if self._error is not None:
+                raise restated(self._error, type(self._error), call.request_id, "the session is over: ")
+            turn = Turn(self, self._machine.start(request, stream=stream, deadline_ms=deadline_ms), call, stream=stream)
+            self._writable.notify()
+        return turn
+
+    def cancel(self, turn: ClientTurn) -> None:
+        """Ends a turn at both ends."""
+        with self._lock:
+            self._machine.cancel(turn)
+            self._writable.notify()
+        if turn.wake is not None:
+            turn.wake()
+
+    def take(self, turn: ClientTurn) -> list[pb.GenerateChunk]:
+        """Takes what has come for a turn; under the lock, because the reader may be adding to it."""
+        with self._lock:
+            chunks, turn.chunks = turn.chunks, []
+        return chunks
+
+    def _batches(self) -> Iterator[pb.SessionRequest]:
+        """Yields what is ready; gRPC asks for the next batch when the last one is written."""
+        while True:
+            with self._lock:
+                while (batch := self._machine.take()) is None:
+                    if self._error is not None:
+                        return
+                    self._writable.wait()
+            yield batch
+
+    def _read(self) -> None:
+        error: DeepSeekError = ServiceUnavailableError("the gateway closed the session", request_id=self._request_id)
+        try:
+            for message in self._rpc:
+                with self._lock:
+                    changed = self._machine.receive(message)
+                for turn in changed:
+                    if turn.wake is not None:
+                        turn.wake()
+        except grpc.RpcError as failure:
+            error = self._link.error(failure, self._request_id)
+        except DeepSeekError as failure:
+            error = failure
+            self._rpc.cancel()
+        self._fail(error)
+
+    def _fail(self, error: DeepSeekError) -> None:
+        with self._lock:
+            if self._error is None:
+                self._error = error
+            lost = self._machine.lost(self._error)
+            self._writable.notify_all()
+        for turn in lost:
+            if turn.wake is not None:
+                turn.wake()
+
+    def close(self) -> None:
+        """Closes the session; turns that are not over end in ClosedError."""
+        self._fail(ClosedError("the session was closed", request_id=self._request_id))
+        self._rpc.cancel()
+        self._reader.join()
+
+
+class Turn:
+    """One generation within a session, with the face of `Messages` when it is streamed."""
+
+    __slots__ = ("_call", "_cancelled", "_driver", "_inbox", "_state", "_watch")
+
+    def __init__(self, driver: SessionDriver, state: ClientTurn, call: CallOptions, *, stream: bool) -> None:
+        self._driver = driver
+        self._state = state
+        self._call = call
+        self._inbox: SimpleQueue[None] = SimpleQueue()
+        self._watch = ContentWatch(call.timeouts) if stream else None
+        self._cancelled = False
+        state.wake = self._wake
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` ended it."""
+        return self._cancelled
+
+    def _wake(self) -> None:
+        self._inbox.put(None)
+
+    def content(self) -> None:
+        """Tells the watch that the last batch had content in it."""
+        if self._watch is not None:
+            self._watch.content()
+
+    def pause(self) -> None:
+        """Tells the watch that there was no content in the last batch."""
+        if self._watch is not None:
+            self._watch.pause(time.monotonic())
+
+    def read(self) -> Sequence[pb.GenerateChunk] | None:
+        """Returns what has come since, or None at the end; raises a DeepSeekError."""
+        state = self._state
+        watch = self._watch
+        while not state.chunks and not state.ended:
+            wait: float | None = None
+            if watch is not None and watch.active:
+                now = time.monotonic()
+                watch.waiting(now)
+                wait = watch.check(now)
+                if wait <= 0:
+                    self._driver.cancel(state)
+                    raise watch.error(self._call.request_id)
+            self._wait(wait)
+        if self._cancelled:
+            return None
+        if chunks := self._driver.take(state):
+            return chunks
+        if state.error is not None:
+            raise state.error
+        return None
+
+    def result(self) -> pb.GenerateResponse:
+        """Returns the whole answer; raises a DeepSeekError."""
+        state = self._state
+        total = self._call.total
+        # The gateway ends the turn at its deadline; the quarter of a second is for a gateway that can't.
+        end = None if total is None else time.monotonic() + total + 0.25
+        while not state.ended:
+            wait = None if end is None else end - time.monotonic()
+            if wait is not None and wait <= 0:
+                self._driver.cancel(state)
+                raise DeadlineExceededError(
+                    f"no answer within {total:g} s (Timeouts.total)", request_id=self._call.request_id
+                )
+            self._wait(wait)
+        if state.error is not None:
+            raise state.error
+        if state.response is None:
+            raise CancelledByPeerError("the turn was cancelled", request_id=self._call.request_id)
+        return state.response
+
+    def _wait(self, seconds: float | None) -> None:
+        try:
+            self._inbox.get(timeout=seconds)
+        except Empty:
+            pass
+        except BaseException:
+            self.cancel()
+            raise
+
+    def cancel(self) -> None:
+        """Ends the turn and leaves the session up; from any thread."""
+        if not self._state.ended:
+            self._cancelled = True
+            self._driver.cancel(self._state)
+
+    def close(self) -> None:
+        """Cancels the turn unless it is over."""
+        self.cancel()
