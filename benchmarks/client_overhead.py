@@ -29,7 +29,7 @@ from deepseek_rpc.v2 import text_pb2 as pb
 from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 
 UNARY_CALLS = 300
-STREAMS = {1: 20, 64: 8}
+STREAMS = {1: 40, 64: 20}
 IMPORTS = ("import deepseek_grpc", "from deepseek_grpc import AsyncClient", "from deepseek_grpc import Client")
 PROMPT = "Say hi to the benchmark."
 

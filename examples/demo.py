@@ -42,7 +42,7 @@ async def with_async_client(environ: dict[str, str]) -> None:
     async with AsyncClient.from_env(environ) as client:
         await client.health()  # connects now, so that the first token's time is the answer's alone
         clock = Clock()
-        async with client.text.stream(question) as stream:
+        async with client.text.stream(question, temperature=0.7, top_p=0.9) as stream:
             async for piece in stream.text():
                 clock.tick()
                 print(piece, end="", flush=True)
@@ -56,7 +56,7 @@ def with_sync_client(environ: dict[str, str]) -> None:
     with Client.from_env(environ) as client:
         client.health()
         clock = Clock()
-        with client.text.stream(question) as stream:
+        with client.text.stream(question, temperature=0.7, top_p=0.9) as stream:
             for piece in stream.text():
                 clock.tick()
                 print(piece, end="", flush=True)
@@ -78,7 +78,7 @@ async def turn(session: AsyncSession, name: str, question: str) -> None:
     """Streams one answer of several and prints it a sentence at a time, so that they stay readable side by side."""
     clock = Clock()
     sentence = ""
-    async with session.stream(question) as stream:
+    async with session.stream(question, temperature=0.7, top_p=0.9) as stream:
         async for piece in stream.text():
             clock.tick()
             sentence += piece

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
 from deepseek_grpc._codec.message import decode_tool_calls, encode_message
@@ -50,11 +52,17 @@ _REASON_NAMES: Final[dict[int, str]] = {value: name for name, value in _REASONS.
 
 _NOWHERE: Final = Upstream()
 
-# A frozen dataclass's own constructor goes through object.__setattr__ twice. These events are made once a token, so
-# they are filled in through their slots' descriptors: the same object in half the time.
-_new = object.__new__
-_set_text = vars(TextDelta)["text"].__set__
-_set_logprobs = vars(TextDelta)["logprobs"].__set__
+
+_fill_text = vars(TextDelta)["text"].__set__
+_fill_logprobs = vars(TextDelta)["logprobs"].__set__
+
+
+def _text_deltas(texts: list[str]) -> list[Event]:
+    """Makes a TextDelta of each text, without a Python frame for each: they are made once a token."""
+    events: list[Event] = list(map(object.__new__, repeat(TextDelta, len(texts))))
+    deque(map(_fill_text, events, texts), 0)
+    deque(map(_fill_logprobs, events, repeat(())), 0)
+    return events
 
 
 class StreamDecoder:
@@ -96,27 +104,17 @@ class StreamDecoder:
         """The text so far."""
         return "".join(self._text)
 
-    def feed(self, chunks: Iterable[pb.GenerateChunk]) -> list[Event]:
+    def feed(self, chunks: Sequence[pb.GenerateChunk]) -> list[Event]:
         """Returns the events of a batch of chunks."""
-        if self._want_logprobs:
-            found = [self._text_event(chunk) if chunk.text else self._event(chunk) for chunk in chunks]
-            return [event for event in found if event is not None]
-        events: list[Event] = []
-        emit = events.append
-        keep = self._text.append
-        before = len(self._text)
-        for chunk in chunks:
-            text = chunk.text
-            if text:
-                event = _new(TextDelta)
-                _set_text(event, text)
-                _set_logprobs(event, ())
-                emit(event)
-                keep(text)
-            elif (other := self._event(chunk)) is not None:
-                emit(other)
-        self.pieces += len(self._text) - before
-        return events
+        if not self._want_logprobs:
+            texts = [chunk.text for chunk in chunks]
+            if all(texts):
+                # The common case, once a token: nothing but text, and nothing else is looked at.
+                self._text += texts
+                self.pieces += len(texts)
+                return _text_deltas(texts)
+        found = [self._text_event(chunk) if chunk.text else self._event(chunk) for chunk in chunks]
+        return [event for event in found if event is not None]
 
     def _text_event(self, chunk: pb.GenerateChunk) -> TextDelta:
         self.pieces += 1

@@ -81,6 +81,13 @@ class Guard:
         self._verifier = verifier
         self._running: set[asyncio.Task[Any]] = set()
 
+    def track(self) -> None:
+        """Counts the running task among the handlers that `finished` waits for."""
+        task = asyncio.current_task()
+        if task is not None and task not in self._running:
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
     async def finished(self) -> None:
         """Waits until every handler has ended and cleaned up; a stopped server has cancelled them, no more."""
         while self._running:
@@ -100,10 +107,7 @@ class Guard:
 
     def _wrap(self, handler: Handler, permission: str) -> Callable[[Any, Any], Awaitable[Any]]:
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            task = asyncio.current_task()
-            if task is not None and task not in self._running:
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
+            self.track()
             metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
             request_id = metadata.get("x-request-id", "")
             if not _REQUEST_ID.match(request_id):

@@ -12,6 +12,8 @@ from typing import Any, Final, Self
 
 import grpc
 import grpc.aio
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1.health import aio as health_aio
 
 from deepseek_grpc.config import MAX_MESSAGE_BYTES, is_loopback
 from deepseek_grpc.errors import ConfigurationError
@@ -66,7 +68,7 @@ class Gateway:
         self._text = TextService(self.router)
         self._guard = Guard(TokenVerifier(_keys(settings), audience=settings.audience))
         self._server: grpc.aio.Server | None = None
-        self._health: Any = None
+        self._health: _Health | None = None
         self._address = ""
 
     @property
@@ -76,13 +78,10 @@ class Gateway:
 
     async def start(self) -> None:
         """Starts to serve; raises ConfigurationError when it can't listen there."""
-        from grpc_health.v1 import health_pb2, health_pb2_grpc
-        from grpc_health.v1.health import aio as health_aio
-
         server = grpc.aio.server(options=_OPTIONS)
         text = text_pb2.DESCRIPTOR.services_by_name["TextService"]
         text_pb2_grpc.add_TextServiceServicer_to_server(self._guard.protect(self._text, text), server)
-        self._health = health_aio.HealthServicer()
+        self._health = _Health(self._guard)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if is_loopback(self.settings.listen):
             _add_reflection(server, [text.full_name])
@@ -100,7 +99,7 @@ class Gateway:
     async def stop(self, grace: float | None = None) -> None:
         """Drains: health turns NOT_SERVING, new calls are refused, running ones get `grace` seconds to end."""
         server, self._server = self._server, None
-        if server is None:
+        if server is None or self._health is None:
             return
         grace = self.settings.drain_seconds if grace is None else grace
         await self._health.enter_graceful_shutdown()
@@ -118,6 +117,19 @@ class Gateway:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.stop(0)
+
+
+class _Health(health_aio.HealthServicer):
+    """Health, with its watchers among the handlers that a stopped gateway waits for: every balancing client has one."""
+
+    def __init__(self, guard: Guard) -> None:
+        super().__init__()
+        self._guard = guard
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802 - the service's name for it
+        """Streams a service's health."""
+        self._guard.track()
+        await super().Watch(request, context)
 
 
 def _engine(backend: BackendSettings) -> TextEngine:
