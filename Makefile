@@ -5,8 +5,6 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 # generated/ is written by the oldest grpcio-tools that the package supports: its code refuses older runtimes.
 FLOOR  := 1.76.0
-PROTOS := $(sort $(wildcard protos/deepseek_rpc/v2/*.proto))
-GENERATED := generated/deepseek_rpc
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve proto sync fmt check test test-heavy bench lock clean
@@ -30,10 +28,7 @@ serve: $(READY)  ## Run a gateway on loopback with the embedded engine
 	@$(BIN)/deepseek-grpc serve
 
 proto: $(VENV)/.tools  ## Write generated/ anew from protos/
-	rm -rf $(GENERATED) generated/deepseek_rpc.binpb && mkdir -p generated
-	$(VENV)/tools/bin/python -m grpc_tools.protoc -Iprotos --python_out=generated --pyi_out=generated \
-		--include_imports --descriptor_set_out=generated/deepseek_rpc.binpb $(PROTOS)
-	$(VENV)/tools/bin/python -m grpc_tools.protoc -Iprotos --grpc_python_out=generated $(filter-out %/auth.proto %/common.proto,$(PROTOS))
+	scripts/generate.sh $(VENV)/tools/bin/python
 
 $(VENV)/.tools: $(READY)
 	$(PYTHON) -m venv $(VENV)/tools
@@ -52,7 +47,7 @@ check: $(READY) $(VENV)/.tools  ## Lint, types, protos, and whether mirror and g
 	$(BIN)/mypy
 	$(BIN)/buf lint protos
 	$(BIN)/python scripts/unasync.py --check
-	scripts/check_generated.sh $(VENV)/tools/bin/python
+	scripts/generate.sh $(VENV)/tools/bin/python --check
 
 test: $(READY)  ## Run the tests that need nothing but Python
 	$(BIN)/python -m pytest -q
