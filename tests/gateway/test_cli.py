@@ -159,7 +159,7 @@ def test_generate_reads_the_prompt_from_standard_input(fake):
 
 
 def test_generate_refuses_input_that_is_no_text(fake):
-    done = finish(["/bin/sh", "-c", f"printf '\\377' | {CLI[0]} generate -"], env=fake.environ)
+    done = finish(["/bin/sh", "-c", f"printf '\\377' | '{CLI[0]}' generate -"], env=fake.environ)
     assert done.returncode == 2
     assert "PROMPT from standard input is no UTF-8" in done.stderr
 
@@ -451,7 +451,7 @@ def test_a_token_cannot_be_minted(args, env):
 
 def test_serve_prints_a_credential_that_works(gateway):
     *exports, listening = gateway
-    script = "\n".join([*exports, f'exec {CLI[0]} generate "What is gRPC?" --max-tokens 5 --json'])
+    script = "\n".join([*exports, f'exec "{CLI[0]}" generate "What is gRPC?" --max-tokens 5 --json'])
     done = finish(["/bin/sh", "-c", script])
     assert [line.partition("=")[0] for line in exports] == [
         "export DEEPSEEK_GRPC_TARGET",
