@@ -8,7 +8,8 @@ makes frames coalesce under load and leave at once without it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import field
 from typing import Final, Generic, TypeVar
 
 from deepseek_grpc._codec.answer import encode_completion, encode_event
@@ -17,16 +18,31 @@ from deepseek_grpc._codec.status import decode_status, encode_status
 from deepseek_grpc._value import Value, value
 from deepseek_grpc.errors import (
     ConflictError,
+    DeadlineExceededError,
     DeepSeekError,
+    FailedPreconditionError,
     InternalError,
     RequestTooLargeError,
     ServiceUnavailableError,
     StreamInterruptedError,
+    UnimplementedError,
 )
 from deepseek_grpc.types import Completion, Event, ReasoningDelta, TextDelta, Upstream
 from deepseek_rpc.v2 import text_pb2 as pb
 
-__all__ = ["BATCH_BYTES", "FRAME_BYTES", "ClientSession", "ClientTurn", "GatewaySession", "StartedTurn", "restated"]
+__all__ = [
+    "BATCH_BYTES",
+    "DEADLINE_GRACE",
+    "FRAME_BYTES",
+    "CancelledTurn",
+    "ClientSession",
+    "ClientTurn",
+    "GatewaySession",
+    "RenewedToken",
+    "StartedTurn",
+    "deadline_ms",
+    "restated",
+]
 
 BATCH_BYTES: Final = 256 * 1024
 """A batch takes no further frame beyond this size; a bigger frame travels alone."""
@@ -40,6 +56,9 @@ _FRAME_OVERHEAD: Final = 28
 _CHUNK_OVERHEAD: Final = 20
 """Bytes counted beyond that for what surrounds a chunk's text."""
 _TEXTUAL: Final = (TextDelta, ReasoningDelta)
+
+DEADLINE_GRACE: Final = 0.25
+"""Seconds that a client waits beyond a turn's deadline, which the gateway keeps, for a gateway that can't."""
 
 Batch = TypeVar("Batch", pb.SessionRequest, pb.SessionResponse)
 
@@ -109,7 +128,8 @@ class ClientTurn:
 class ClientSession:
     """The client's end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_message_bytes: int = 2 * FRAME_BYTES) -> None:
+        self._max_frame_bytes = min(max_message_bytes - 2 * _FRAME_OVERHEAD, FRAME_BYTES)
         self._out: _Outbox[pb.SessionRequest] = _Outbox(pb.SessionRequest)
         self._turns: dict[int, ClientTurn] = {}
         self._last_id = 0
@@ -119,19 +139,21 @@ class ClientSession:
         """Whether the gateway has asked to move: running turns finish, new ones belong into another session."""
         self._out.batch(8).frames.add().open.SetInParent()
 
-    @property
-    def turns(self) -> int:
-        """How many turns are not over."""
-        return len(self._turns)
-
     def start(self, request: pb.GenerateRequest, *, stream: bool, deadline_ms: int) -> ClientTurn:
-        """Queues the start of a turn; raises RequestTooLargeError where it doesn't fit into a frame."""
+        """Queues the start of a turn.
+
+        Raises:
+            RequestTooLargeError: It doesn't fit into a frame.
+            ServiceUnavailableError: The gateway is about to go; another session will find another gateway.
+        """
         size = request.ByteSize() + 32
-        if size > FRAME_BYTES:
+        if size > self._max_frame_bytes:
             raise RequestTooLargeError(
-                f"the request has {size:,} bytes; the limit within a session is {FRAME_BYTES:,} bytes",
+                f"the request has {size:,} bytes; the limit within a session is {self._max_frame_bytes:,} bytes",
                 request_id=request.request_id,
             )
+        if self.going_away:
+            raise going_away(request.request_id)
         self._last_id += 1
         turn = ClientTurn(self._last_id, request.request_id)
         self._turns[turn.turn_id] = turn
@@ -148,13 +170,17 @@ class ClientSession:
             turn.ended = True
             self._out.batch(16).frames.add().cancel.turn_id = turn.turn_id
 
+    def renew(self, token: str) -> None:
+        """Queues the next credential."""
+        self._out.batch(len(token)).frames.add().auth.token = token
+
     def take(self) -> pb.SessionRequest | None:
         """Returns the next batch to write, or None."""
         return self._out.take()
 
     def receive(self, message: pb.SessionResponse) -> list[ClientTurn]:
         """Takes a batch in and returns the turns that it changed; raises InternalError on a breach of the protocol."""
-        changed: list[ClientTurn] = []
+        changed: dict[int, ClientTurn] = {}
         for frame in message.frames:
             match frame.WhichOneof("frame"):
                 case "chunk":
@@ -163,7 +189,7 @@ class ClientSession:
                     if turn is not None and self._next(turn, chunk.seq):
                         turn.chunks.append(chunk.chunk)
                         turn.seen = True
-                        changed.append(turn)
+                        changed[chunk.turn_id] = turn
                 case "done":
                     done = frame.done
                     turn = self._turns.get(done.turn_id)
@@ -172,7 +198,7 @@ class ClientSession:
                         turn.ended = True
                         if done.HasField("response"):
                             turn.response = done.response
-                        changed.append(turn)
+                        changed[done.turn_id] = turn
                 case "error":
                     failure = frame.error
                     turn = self._turns.get(failure.turn_id)
@@ -180,14 +206,14 @@ class ClientSession:
                         del self._turns[failure.turn_id]
                         turn.ended = True
                         turn.error = decode_status(failure.status, turn.request_id)
-                        changed.append(turn)
+                        changed[failure.turn_id] = turn
                 case "opened":
                     self.session_id = frame.opened.session_id
                 case "go_away":
                     self.going_away = True
                 case _:
                     pass  # a newer gateway's frame: not for us
-        return changed
+        return list(changed.values())
 
     def _next(self, turn: ClientTurn, seq: int) -> bool:
         if not turn.accept(seq):
@@ -206,6 +232,15 @@ class ClientSession:
         return turns
 
 
+def deadline_ms(total: float | None, request_id: str) -> int:
+    """Returns a turn's deadline as frames carry it; raises DeadlineExceededError when there is no time at all."""
+    if total is None:
+        return 0
+    if total <= 0:
+        raise DeadlineExceededError(f"the total time of {total:g} s is over before it begins", request_id=request_id)
+    return max(1, round(total * 1000))
+
+
 def restated(error: DeepSeekError, cls: type[DeepSeekError], request_id: str, prefix: str = "") -> DeepSeekError:
     """Makes of what ended a session the error of one of its turns, as the class that it is for the turn."""
     same = cls is type(error)
@@ -221,6 +256,13 @@ def restated(error: DeepSeekError, cls: type[DeepSeekError], request_id: str, pr
     )
 
 
+def going_away(request_id: str = "") -> ServiceUnavailableError:
+    """Makes the error of a turn that was started after the gateway had asked to move."""
+    return ServiceUnavailableError(
+        "the gateway is about to go; open another session", reason="GOING_AWAY", request_id=request_id
+    )
+
+
 @value
 class StartedTurn(Value):
     """A turn that the client asked for."""
@@ -232,6 +274,20 @@ class StartedTurn(Value):
     """Seconds from its arrival."""
 
 
+@value
+class CancelledTurn(Value):
+    """A turn that the client gave up."""
+
+    turn_id: int
+
+
+@value
+class RenewedToken(Value):
+    """The client's next credential."""
+
+    token: str = field(repr=False)
+
+
 class GatewaySession:
     """The gateway's end. Turns that are over are remembered by their highest id alone: ids only grow."""
 
@@ -239,65 +295,83 @@ class GatewaySession:
         self.session_id = session_id
         self._out: _Outbox[pb.SessionResponse] = _Outbox(pb.SessionResponse)
         self._open = False
+        self._leaving = False
         self._last_id = 0
         self._seqs: dict[int, int] = {}
+        self._starts: dict[int, pb.StartFrame] = {}
 
     @property
     def queued_bytes(self) -> int:
         """Bytes that wait to be written."""
         return self._out.queued_bytes
 
-    def receive(self, message: pb.SessionRequest) -> tuple[list[StartedTurn], list[int]]:
-        """Takes a batch in; returns the turns to start and the ids of those to cancel.
+    def receive(self, message: pb.SessionRequest) -> Iterator[StartedTurn | CancelledTurn | RenewedToken]:
+        """Takes a batch in and yields what the client wants, in its order.
 
         Raises:
             InvalidRequestError: The client breaks the protocol; the session ends.
+            UnimplementedError: It asks for what this gateway doesn't serve; the session ends.
         """
         if len(message.frames) > MAX_FRAMES:
             raise invalid("frames", f"has {len(message.frames)} entries; the limit of a message is {MAX_FRAMES}")
-        starts: list[StartedTurn] = []
-        cancels: list[int] = []
         for frame in message.frames:
             kind = frame.WhichOneof("frame")
             if not self._open:
                 if kind != "open":
                     raise invalid("frames[0]", f"is {kind}; a session begins with open")
+                if frame.open.resume_token:
+                    raise UnimplementedError("this gateway doesn't resume sessions")
                 self._open = True
                 self._out.batch(64).frames.add().opened.session_id = self.session_id
             elif kind == "start":
-                self._start(frame.start, starts, cancels)
+                yield from self._start(frame.start)
             elif kind == "cancel":
                 if frame.cancel.turn_id in self._seqs:
-                    cancels.append(frame.cancel.turn_id)
+                    yield CancelledTurn(frame.cancel.turn_id)
+            elif kind == "auth":
+                yield RenewedToken(frame.auth.token)
+            elif kind == "credit":
+                raise UnimplementedError("this gateway has no flow control by credit")
             elif kind == "open":
                 raise invalid("frames", "has a second open; a session is opened once")
-        return starts, cancels
 
-    def _start(self, start: pb.StartFrame, starts: list[StartedTurn], cancels: list[int]) -> None:
+    def _start(self, start: pb.StartFrame) -> Iterator[StartedTurn | CancelledTurn]:
         turn_id = start.turn_id
+        if turn_id == 0:
+            raise invalid("start.turn_id", "is 0; turns are numbered from 1")
         if turn_id <= self._last_id:
-            if turn_id in self._seqs:
-                cancels.append(turn_id)
-            else:
-                self._seqs[turn_id] = 0
+            running = self._starts.get(turn_id)
+            if running == start:
+                return  # the same start again is the same turn
+            if running is not None:
+                yield CancelledTurn(turn_id)
+            self._seqs.setdefault(turn_id, 0)
             self.fail(turn_id, ConflictError(f"turn {turn_id} was used before in this session"))
             return
         self._last_id = turn_id
         self._seqs[turn_id] = 0
-        if start.ByteSize() > FRAME_BYTES:
-            self.fail(
-                turn_id,
-                RequestTooLargeError(f"the start has {start.ByteSize():,} bytes; the limit is {FRAME_BYTES:,} bytes"),
+        refusal: DeepSeekError | None = None
+        if self._leaving:
+            refusal = going_away()
+        elif start.ByteSize() > FRAME_BYTES:
+            refusal = RequestTooLargeError(
+                f"the start has {start.ByteSize():,} bytes; the limit is {FRAME_BYTES:,} bytes"
             )
+        elif start.parent_turn_id or start.credit:
+            name = "parent_turn_id" if start.parent_turn_id else "credit"
+            refusal = UnimplementedError(f"this gateway doesn't serve start.{name}")
+        if refusal is not None:
+            self.fail(turn_id, refusal)
             return
+        self._starts[turn_id] = start
         deadline = start.deadline_ms / 1000 if start.deadline_ms else None
-        starts.append(StartedTurn(turn_id, start.request, start.stream, deadline))
+        yield StartedTurn(turn_id, start.request, start.stream, deadline)
 
     def chunks(self, turn_id: int, events: Sequence[Event], upstream: Upstream) -> None:
         """Queues the events of a streamed turn; of a turn that is over, nothing.
 
         Raises:
-            RequestTooLargeError: An event is larger than a frame may be; those before it are queued.
+            FailedPreconditionError: An event is larger than a frame may be; those before it are queued.
         """
         seq = self._seqs.get(turn_id)
         if seq is None:
@@ -321,7 +395,11 @@ class GatewaySession:
             self._seqs[turn_id] = seq
 
     def done(self, turn_id: int, completion: Completion | None, upstream: Upstream) -> None:
-        """Queues the good end of a turn, with the whole answer where it wasn't streamed."""
+        """Queues the good end of a turn, with the whole answer where it wasn't streamed.
+
+        Raises:
+            FailedPreconditionError: The answer is larger than a frame may be.
+        """
         seq = self._seqs.get(turn_id)
         if seq is None:
             return
@@ -330,20 +408,16 @@ class GatewaySession:
         frame.done.seq = seq + 1
         if completion is not None:
             encode_completion(completion, upstream, frame.done.response)
-        size = frame.ByteSize()
-        if size > FRAME_BYTES:
-            self.fail(
-                turn_id, RequestTooLargeError(f"the answer has {size:,} bytes; stream answers over {FRAME_BYTES:,}")
-            )
-            return
-        del self._seqs[turn_id]
+        size = _fitting(frame.ByteSize())
+        self._forget(turn_id)
         self._out.batch(size).frames.append(frame)
 
     def fail(self, turn_id: int, error: DeepSeekError) -> None:
         """Queues the bad end of a turn."""
-        seq = self._seqs.pop(turn_id, None)
+        seq = self._seqs.get(turn_id)
         if seq is None:
             return
+        self._forget(turn_id)
         frame = pb.ServerFrame()
         frame.error.turn_id = turn_id
         frame.error.seq = seq + 1
@@ -351,8 +425,13 @@ class GatewaySession:
         self._out.batch(frame.ByteSize()).frames.append(frame)
 
     def go_away(self, grace_ms: int) -> None:
-        """Queues the request to move."""
+        """Queues the request to move; from now on new turns are refused."""
+        self._leaving = True
         self._out.batch(16).frames.add().go_away.grace_ms = grace_ms
+
+    def _forget(self, turn_id: int) -> None:
+        self._seqs.pop(turn_id, None)
+        self._starts.pop(turn_id, None)
 
     def take(self) -> pb.SessionResponse | None:
         """Returns the next batch to write, or None."""
@@ -360,7 +439,10 @@ class GatewaySession:
 
 
 def _fitting(size: int) -> int:
-    """Returns the size of a chunk's frame; raises RequestTooLargeError beyond the limit."""
+    """Returns a frame's size; raises FailedPreconditionError beyond the limit."""
     if size > FRAME_BYTES:
-        raise RequestTooLargeError(f"a piece of the answer has {size:,} bytes; the limit is {FRAME_BYTES:,}")
+        raise FailedPreconditionError(
+            f"the answer has a piece of {size:,} bytes; the limit within a session is {FRAME_BYTES:,}: stream it",
+            reason="TOO_LARGE",
+        )
     return size

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
 
 from deepseek_grpc._call import CallOptions, ContentWatch
-from deepseek_grpc._session import ClientSession, ClientTurn, restated
+from deepseek_grpc._session import DEADLINE_GRACE, ClientSession, ClientTurn, deadline_ms, restated
 from deepseek_grpc._transport.aio import Link
 from deepseek_grpc.errors import (
     CancelledByPeerError,
@@ -19,7 +19,9 @@ from deepseek_grpc.errors import (
     DeepSeekError,
     ServiceUnavailableError,
 )
-from deepseek_rpc.v2 import text_pb2 as pb
+
+if TYPE_CHECKING:
+    from deepseek_rpc.v2 import text_pb2 as pb
 
 __all__ = ["SessionDriver", "Turn", "open_session"]
 
@@ -27,7 +29,9 @@ __all__ = ["SessionDriver", "Turn", "open_session"]
 def open_session(link: Link, method: Callable[..., Any], call: CallOptions) -> SessionDriver:
     """Opens a session; raises AuthenticationError when there is no token."""
     rpc = method(metadata=link.metadata(call), wait_for_ready=call.wait_for_ready)
-    return SessionDriver(link, rpc, call.request_id)
+    driver = SessionDriver(link, rpc, call.request_id)
+    link.on_close.append(driver.aclose)
+    return driver
 
 
 _WRITE_FAILED = "Internal error from Core"
@@ -50,7 +54,8 @@ class SessionDriver:
         self._link = link
         self._rpc = rpc
         self._request_id = request_id
-        self._machine = ClientSession()
+        self._machine = ClientSession(max_message_bytes=link.config.max_message_bytes)
+        self._token = link.token()
         self._loop = asyncio.get_running_loop()
         self._writable: asyncio.Future[None] | None = None
         self._error: DeepSeekError | None = None
@@ -64,12 +69,15 @@ class SessionDriver:
         return self._machine.session_id
 
     def start(self, request: pb.GenerateRequest, call: CallOptions, *, stream: bool) -> Turn:
-        """Starts a turn; raises what ended the session if it is over."""
+        """Starts a turn; raises what ended the session if it is over, and what says that this one can't begin."""
         if self._error is not None:
             raise restated(self._error, type(self._error), call.request_id, "the session is over: ")
-        total = call.total
-        deadline_ms = 0 if total is None else max(1, round(total * 1000))
-        turn = Turn(self, self._machine.start(request, stream=stream, deadline_ms=deadline_ms), call, stream=stream)
+        token = self._link.token()
+        if token is not None and token != self._token:
+            self._token = token
+            self._machine.renew(token)
+        limit = deadline_ms(call.total, call.request_id)
+        turn = Turn(self, self._machine.start(request, stream=stream, deadline_ms=limit), call, stream=stream)
         self._wake()
         return turn
 
@@ -158,7 +166,18 @@ class SessionDriver:
 class Turn:
     """One generation within a session, with the face of `Messages` when it is streamed."""
 
-    __slots__ = ("_call", "_cancelled", "_driver", "_loop", "_state", "_timeout", "_timer", "_waiter", "_watch")
+    __slots__ = (
+        "_call",
+        "_cancelled",
+        "_deadline",
+        "_driver",
+        "_loop",
+        "_state",
+        "_timeout",
+        "_timer",
+        "_waiter",
+        "_watch",
+    )
 
     def __init__(self, driver: SessionDriver, state: ClientTurn, call: CallOptions, *, stream: bool) -> None:
         self._driver = driver
@@ -168,9 +187,14 @@ class Turn:
         self._waiter: asyncio.Future[None] | None = None
         self._watch = ContentWatch(call.timeouts) if stream else None
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._timeout: DeepSeekError | None = None
         self._cancelled = False
         state.wake = self._wake
+        total = call.total
+        if total is not None:
+            # The gateway ends the turn at its deadline; this is for a gateway that can't.
+            self._deadline = self._loop.call_later(total + DEADLINE_GRACE, self._overdue)
         if self._watch is not None and self._watch.active:
             self._check()
 
@@ -231,22 +255,16 @@ class Turn:
     async def result(self) -> pb.GenerateResponse:
         """Returns the whole answer; raises a DeepSeekError."""
         state = self._state
-        total = self._call.total
-        if total is not None:
-            # The gateway ends the turn at its deadline; this is for a gateway that can't.
-            self._timer = self._loop.call_later(total + 0.25, self._overdue)
-        try:
-            while not state.ended:
-                await self._wait()
-        finally:
-            if self._timer is not None:
-                self._timer.cancel()
+        while not state.ended:
+            await self._wait()
         self._end()
         if state.response is None:
             raise CancelledByPeerError("the turn was cancelled", request_id=self._call.request_id)
         return state.response
 
     def _overdue(self) -> None:
+        if self._state.ended:
+            return
         self._timeout = DeadlineExceededError(
             f"no answer within {self._call.total:g} s (Timeouts.total)", request_id=self._call.request_id
         )
@@ -254,9 +272,7 @@ class Turn:
         self._wake()
 
     def _end(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timers()
         if self._timeout is not None:
             raise self._timeout
         if self._state.error is not None and not self._cancelled:
@@ -272,6 +288,9 @@ class Turn:
     async def aclose(self) -> None:
         """Cancels the turn unless it is over."""
         self.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_timers()
+
+    def _stop_timers(self) -> None:
+        for timer in (self._timer, self._deadline):
+            if timer is not None:
+                timer.cancel()

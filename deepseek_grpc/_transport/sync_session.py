@@ -6,12 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from deepseek_grpc._call import CallOptions, ContentWatch
-from deepseek_grpc._session import ClientSession, ClientTurn, restated
+from deepseek_grpc._session import DEADLINE_GRACE, ClientSession, ClientTurn, deadline_ms, restated
 from deepseek_grpc._transport.sync import Link
 from deepseek_grpc.errors import (
     CancelledByPeerError,
@@ -20,7 +20,9 @@ from deepseek_grpc.errors import (
     DeepSeekError,
     ServiceUnavailableError,
 )
-from deepseek_rpc.v2 import text_pb2 as pb
+
+if TYPE_CHECKING:
+    from deepseek_rpc.v2 import text_pb2 as pb
 
 __all__ = ["SessionDriver", "Turn", "open_session"]
 
@@ -39,7 +41,8 @@ class SessionDriver:
     def __init__(self, link: Link, call: Callable[[Iterator[pb.SessionRequest]], Any], request_id: str) -> None:
         self._link = link
         self._request_id = request_id
-        self._machine = ClientSession()
+        self._machine = ClientSession(max_message_bytes=link.config.max_message_bytes)
+        self._token = link.token()
         self._lock = threading.Lock()
         self._writable = threading.Condition(self._lock)
         self._error: DeepSeekError | None = None
@@ -53,13 +56,16 @@ class SessionDriver:
         return self._machine.session_id
 
     def start(self, request: pb.GenerateRequest, call: CallOptions, *, stream: bool) -> Turn:
-        """Starts a turn; raises what ended the session if it is over."""
-        total = call.total
-        deadline_ms = 0 if total is None else max(1, round(total * 1000))
+        """Starts a turn; raises what ended the session if it is over, and what says that this one can't begin."""
+        token = self._link.token()
+        limit = deadline_ms(call.total, call.request_id)
         with self._lock:
             if self._error is not None:
                 raise restated(self._error, type(self._error), call.request_id, "the session is over: ")
-            turn = Turn(self, self._machine.start(request, stream=stream, deadline_ms=deadline_ms), call, stream=stream)
+            if token is not None and token != self._token:
+                self._token = token
+                self._machine.renew(token)
+            turn = Turn(self, self._machine.start(request, stream=stream, deadline_ms=limit), call, stream=stream)
             self._writable.notify()
         return turn
 
@@ -123,7 +129,7 @@ class SessionDriver:
 class Turn:
     """One generation within a session, with the face of `Messages` when it is streamed."""
 
-    __slots__ = ("_call", "_cancelled", "_driver", "_inbox", "_state", "_watch")
+    __slots__ = ("_call", "_cancelled", "_deadline", "_driver", "_inbox", "_state", "_watch")
 
     def __init__(self, driver: SessionDriver, state: ClientTurn, call: CallOptions, *, stream: bool) -> None:
         self._driver = driver
@@ -132,6 +138,8 @@ class Turn:
         self._inbox: SimpleQueue[None] = SimpleQueue()
         self._watch = ContentWatch(call.timeouts) if stream else None
         self._cancelled = False
+        total = call.total
+        self._deadline = None if total is None else time.monotonic() + total + DEADLINE_GRACE
         state.wake = self._wake
 
     @property
@@ -155,17 +163,8 @@ class Turn:
     def read(self) -> Sequence[pb.GenerateChunk] | None:
         """Returns what has come since, or None at the end; raises a DeepSeekError."""
         state = self._state
-        watch = self._watch
         while not state.chunks and not state.ended:
-            wait: float | None = None
-            if watch is not None and watch.active:
-                now = time.monotonic()
-                watch.waiting(now)
-                wait = watch.check(now)
-                if wait <= 0:
-                    self._driver.cancel(state)
-                    raise watch.error(self._call.request_id)
-            self._wait(wait)
+            self._wait()
         if self._cancelled:
             return None
         if chunks := self._driver.take(state):
@@ -177,31 +176,41 @@ class Turn:
     def result(self) -> pb.GenerateResponse:
         """Returns the whole answer; raises a DeepSeekError."""
         state = self._state
-        total = self._call.total
-        # The gateway ends the turn at its deadline; the quarter of a second is for a gateway that can't.
-        end = None if total is None else time.monotonic() + total + 0.25
         while not state.ended:
-            wait = None if end is None else end - time.monotonic()
-            if wait is not None and wait <= 0:
-                self._driver.cancel(state)
-                raise DeadlineExceededError(
-                    f"no answer within {total:g} s (Timeouts.total)", request_id=self._call.request_id
-                )
-            self._wait(wait)
+            self._wait()
         if state.error is not None:
             raise state.error
         if state.response is None:
             raise CancelledByPeerError("the turn was cancelled", request_id=self._call.request_id)
         return state.response
 
-    def _wait(self, seconds: float | None) -> None:
+    def _wait(self) -> None:
+        """Waits until something has come; cancels the turn and raises when that takes too long."""
+        now = time.monotonic()
+        waits = []
+        if self._deadline is not None:
+            waits.append(self._deadline - now)
+        if self._watch is not None and self._watch.active:
+            self._watch.waiting(now)
+            waits.append(self._watch.check(now))
+        wait = min(waits, default=None)
+        if wait is not None and wait <= 0:
+            self._driver.cancel(self._state)
+            raise self._overdue(now)
         try:
-            self._inbox.get(timeout=seconds)
+            self._inbox.get(timeout=wait)
         except Empty:
             pass
         except BaseException:
             self.cancel()
             raise
+
+    def _overdue(self, now: float) -> DeepSeekError:
+        if self._watch is not None and (self._deadline is None or now < self._deadline):
+            return self._watch.error(self._call.request_id)
+        return DeadlineExceededError(
+            f"no answer within {self._call.total:g} s (Timeouts.total)", request_id=self._call.request_id
+        )
 
     def cancel(self) -> None:
         """Ends the turn and leaves the session up; from any thread."""

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from deepseek_grpc._codec.status import DETAILS_KEY, encode_status
 from deepseek_grpc.config import API_VERSION
 from deepseek_grpc.errors import (
     ApiVersionError,
+    AuthenticationError,
     ConfigurationError,
     DeadlineExceededError,
     DeepSeekError,
@@ -31,7 +32,7 @@ from deepseek_grpc.errors import (
 from deepseek_grpc.gateway.tokens import Principal, TokenVerifier
 from deepseek_rpc.v2 import auth_pb2
 
-__all__ = ["EXEMPT", "Call", "Guard", "authorise", "current_call", "interruption", "permission_of", "translate"]
+__all__ = ["EXEMPT", "Call", "Guard", "current_call", "interruption", "permission_of", "translate"]
 
 _log = logging.getLogger("deepseek_grpc.gateway")
 
@@ -57,6 +58,25 @@ class Call:
     metadata: dict[str, str]
     started: float
     """When the gateway began to read it, in `time.perf_counter()`'s seconds."""
+    token: str = field(repr=False)
+    verifier: TokenVerifier = field(repr=False)
+
+    def authorise(self, permission: str) -> None:
+        """Checks the credential, which may have expired since, and the permission.
+
+        Raises:
+            AuthenticationError: The credential isn't good any more.
+            PermissionDeniedError: The caller lacks the permission.
+        """
+        principal = self.verifier.verify(self.token)
+        if not principal.may(permission):
+            raise PermissionDeniedError(f"client {principal.client_id!r} lacks the permission {permission!r}")
+
+    def renew(self, token: str) -> None:
+        """Puts another token of the same client in the place of the first; raises AuthenticationError."""
+        if self.verifier.verify(token) != self.principal:
+            raise AuthenticationError("the credential belongs to another client")
+        self.token = token
 
     def elapsed_ms(self) -> float:
         """Returns the milliseconds since then."""
@@ -114,7 +134,7 @@ class Guard:
                 request_id = new_request_id()
             try:
                 call = self._admit(context, metadata, request_id)
-                authorise(call.principal, permission)
+                call.authorise(permission)
                 _current.set(call)
                 return await handler(request, call)
             except Exception as error:  # noqa: BLE001 - the catch-all: an unhandled exception's text would go out
@@ -132,7 +152,8 @@ class Guard:
         if scheme.lower() != "bearer":
             token = ""
         principal = self._verifier.verify(token)
-        return Call(context, principal, request_id, _attempts(metadata), metadata, time.perf_counter())
+        began = time.perf_counter()
+        return Call(context, principal, request_id, _attempts(metadata), metadata, began, token, self._verifier)
 
 
 def _attempts(metadata: dict[str, str]) -> int:
@@ -146,12 +167,6 @@ def permission_of(method: MethodDescriptor) -> str:
     if not permission:
         raise ConfigurationError(f"{method.full_name} has no (permission) option; nobody could be allowed to call it")
     return permission
-
-
-def authorise(principal: Principal, permission: str) -> None:
-    """Raises PermissionDeniedError unless the caller has the permission."""
-    if not principal.may(permission):
-        raise PermissionDeniedError(f"client {principal.client_id!r} lacks the permission {permission!r}")
 
 
 def _unimplemented(method: MethodDescriptor) -> Handler:

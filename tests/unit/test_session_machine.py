@@ -7,17 +7,29 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from deepseek_grpc._codec.answer import StreamDecoder
 from deepseek_grpc._codec.request import encode_generate
-from deepseek_grpc._session import BATCH_BYTES, FRAME_BYTES, MAX_FRAMES, ClientSession, GatewaySession
+from deepseek_grpc._session import (
+    BATCH_BYTES,
+    FRAME_BYTES,
+    MAX_FRAMES,
+    CancelledTurn,
+    ClientSession,
+    GatewaySession,
+    StartedTurn,
+    deadline_ms,
+)
 from deepseek_grpc.errors import (
     CancelledByPeerError,
     ClosedError,
     ConflictError,
+    DeadlineExceededError,
+    FailedPreconditionError,
     InternalError,
     InvalidRequestError,
     RateLimitError,
     RequestTooLargeError,
     ServiceUnavailableError,
     StreamInterruptedError,
+    UnimplementedError,
 )
 from deepseek_grpc.types import (
     Completion,
@@ -59,11 +71,18 @@ def opened():
     return client, gateway
 
 
+def told(gateway, message):
+    """Tells the gateway a message; returns the turns to start and the ids of those to cancel."""
+    wanted = list(gateway.receive(message))
+    starts = [one for one in wanted if isinstance(one, StartedTurn)]
+    return starts, [one.turn_id for one in wanted if isinstance(one, CancelledTurn)]
+
+
 def exchange(client, gateway):
     """Carries what both ends have to say; returns what the gateway shall start and cancel."""
     starts, cancels = [], []
     for batch in batches(client):
-        started, cancelled = gateway.receive(batch)
+        started, cancelled = told(gateway, batch)
         starts += started
         cancels += cancelled
     for batch in batches(gateway):
@@ -114,7 +133,7 @@ class Interleavings(RuleBasedStateMachine):
     @precondition(lambda self: self.uphill)
     @rule()
     def gateway_reads(self):
-        starts, cancels = self.gateway.receive(pb.SessionRequest.FromString(self.uphill.pop(0)))
+        starts, cancels = told(self.gateway, pb.SessionRequest.FromString(self.uphill.pop(0)))
         for start in starts:
             assert start.turn_id not in self.said
             self.said[start.turn_id] = []
@@ -169,7 +188,7 @@ class Interleavings(RuleBasedStateMachine):
     def teardown(self):
         if not hasattr(self, "client"):
             return
-        while self.client.turns or self.uphill or self.downhill or self.gateway.queued_bytes:
+        while self.client._turns or self.uphill or self.downhill or self.gateway.queued_bytes:
             for batch in batches(self.client):
                 self.uphill.append(batch.SerializeToString())
             while self.uphill:
@@ -237,7 +256,7 @@ def test_what_is_ready_leaves_together():
         client.start(ask(), stream=True, deadline_ms=0)
     [batch] = batches(client)
     assert len(batch.frames) == 100
-    starts, _ = gateway.receive(batch)
+    starts, _ = told(gateway, batch)
     for start in starts:
         gateway.chunks(start.turn_id, [TextDelta("Hel"), TextDelta("lo")], NOWHERE)
         gateway.done(start.turn_id, None, NOWHERE)
@@ -252,7 +271,7 @@ def test_a_frame_above_the_bound_travels_alone():
         client.start(ask("x" * size), stream=True, deadline_ms=0)
     written = batches(client)
     assert [len(batch.frames) for batch in written] == [1, 1, 2]
-    assert [len(s.request.prompt) for b in written for s in gateway.receive(b)[0]] == list(sizes)
+    assert [len(s.request.prompt) for b in written for s in told(gateway, b)[0]] == list(sizes)
 
 
 @pytest.mark.parametrize("frames", ["starts", "cancels", "ends", "failures"])
@@ -261,7 +280,7 @@ def test_no_batch_is_larger_than_the_other_end_takes_it(frames):
     turns = [client.start(ask("x"), stream=False, deadline_ms=0) for _ in range(25_000)]
     written = batches(client)
     for batch in written:
-        gateway.receive(batch)
+        told(gateway, batch)
     for turn in turns:
         if frames == "cancels":
             client.cancel(turn)
@@ -302,7 +321,7 @@ def test_a_start_above_8_mib_ends_its_own_turn_alone():
     other = client.start(ask(), stream=True, deadline_ms=0)
     [batch] = batches(client)
     batch.frames[0].start.request.prompt = "x" * FRAME_BYTES
-    starts, _ = gateway.receive(batch)
+    starts, _ = told(gateway, batch)
     assert [start.turn_id for start in starts] == [other.turn_id]
     exchange(client, gateway)
     assert isinstance(turn.error, RequestTooLargeError)
@@ -313,10 +332,11 @@ def test_an_answer_above_8_mib_is_an_error_that_says_what_to_do():
     client, gateway = opened()
     turn = client.start(ask(), stream=False, deadline_ms=0)
     exchange(client, gateway)
-    gateway.done(turn.turn_id, answer("x" * FRAME_BYTES), NOWHERE)
+    with pytest.raises(FailedPreconditionError, match="stream") as caught:
+        gateway.done(turn.turn_id, answer("x" * FRAME_BYTES), NOWHERE)
+    gateway.fail(turn.turn_id, caught.value)
     exchange(client, gateway)
-    assert isinstance(turn.error, RequestTooLargeError)
-    assert "stream" in turn.error.details
+    assert (type(turn.error), turn.error.reason) == (FailedPreconditionError, "TOO_LARGE")
 
 
 @pytest.mark.parametrize(
@@ -326,7 +346,7 @@ def test_a_chunk_above_8_mib_is_for_its_turn_to_end(event):
     client, gateway = opened()
     turn = client.start(ask(), stream=True, deadline_ms=0)
     exchange(client, gateway)
-    with pytest.raises(RequestTooLargeError) as caught:
+    with pytest.raises(FailedPreconditionError) as caught:
         gateway.chunks(turn.turn_id, [TextDelta("Hi"), event, TextDelta("Ho")], NOWHERE)
     gateway.fail(turn.turn_id, caught.value)
     written = batches(gateway)
@@ -334,7 +354,7 @@ def test_a_chunk_above_8_mib_is_for_its_turn_to_end(event):
     for batch in written:
         client.receive(batch)
     assert texts(turn) == ["Hi"]
-    assert isinstance(turn.error, RequestTooLargeError)
+    assert (type(turn.error), turn.error.reason) == (FailedPreconditionError, "TOO_LARGE")
 
 
 def test_a_piece_that_cannot_be_encoded_ends_its_own_turn_alone():
@@ -366,9 +386,9 @@ def test_an_answer_that_cannot_be_encoded_can_still_end_in_an_error():
 def test_a_message_of_10_001_frames_is_refused():
     _, gateway = opened()
     cancel = pb.ClientFrame(cancel=pb.CancelFrame(turn_id=1))
-    gateway.receive(pb.SessionRequest(frames=[cancel] * MAX_FRAMES))
+    told(gateway, pb.SessionRequest(frames=[cancel] * MAX_FRAMES))
     with pytest.raises(InvalidRequestError, match=r"10001.*10000") as caught:
-        gateway.receive(pb.SessionRequest(frames=[cancel] * (MAX_FRAMES + 1)))
+        told(gateway, pb.SessionRequest(frames=[cancel] * (MAX_FRAMES + 1)))
     assert caught.value.field == "frames"
 
 
@@ -393,24 +413,24 @@ OPEN = pb.ClientFrame(open=pb.OpenFrame())
 
 def test_a_session_begins_with_open():
     with pytest.raises(InvalidRequestError, match="open"):
-        GatewaySession("s1").receive(pb.SessionRequest(frames=[start_frame(1)]))
+        told(GatewaySession("s1"), pb.SessionRequest(frames=[start_frame(1)]))
 
 
 def test_a_session_is_opened_once():
     _, gateway = opened()
     with pytest.raises(InvalidRequestError, match="second open"):
-        gateway.receive(pb.SessionRequest(frames=[OPEN]))
+        told(gateway, pb.SessionRequest(frames=[OPEN]))
 
 
 def test_an_empty_message_changes_nothing():
     client, gateway = opened()
-    assert gateway.receive(pb.SessionRequest()) == ([], [])
+    assert told(gateway, pb.SessionRequest()) == ([], [])
     assert client.receive(pb.SessionResponse()) == []
 
 
 def test_frames_of_newer_peers_are_ignored():
     client, gateway = opened()
-    assert gateway.receive(pb.SessionRequest(frames=[pb.ClientFrame()])) == ([], [])
+    assert told(gateway, pb.SessionRequest(frames=[pb.ClientFrame()])) == ([], [])
     assert client.receive(pb.SessionResponse(frames=[pb.ServerFrame()])) == []
 
 
@@ -420,27 +440,89 @@ def errors_of(gateway):
 
 def test_the_id_of_a_running_turn_is_not_given_twice():
     _, gateway = opened()
-    gateway.receive(pb.SessionRequest(frames=[start_frame(1)]))
-    starts, cancels = gateway.receive(pb.SessionRequest(frames=[start_frame(1, "another")]))
+    told(gateway, pb.SessionRequest(frames=[start_frame(1)]))
+    starts, cancels = told(gateway, pb.SessionRequest(frames=[start_frame(1, "another")]))
     assert (starts, cancels) == ([], [1])
     [error] = errors_of(gateway)
     assert (error.turn_id, error.status.code) == (1, ConflictError.default_code.value[0])
 
 
+def test_the_same_start_again_is_the_same_turn():
+    _, gateway = opened()
+    assert len(told(gateway, pb.SessionRequest(frames=[start_frame(1)]))[0]) == 1
+    assert told(gateway, pb.SessionRequest(frames=[start_frame(1)])) == ([], [])
+    assert errors_of(gateway) == []
+
+
+def test_turns_are_numbered_from_1():
+    _, gateway = opened()
+    with pytest.raises(InvalidRequestError, match="numbered from 1"):
+        told(gateway, pb.SessionRequest(frames=[start_frame(0)]))
+
+
+@pytest.mark.parametrize("field", ["parent_turn_id", "credit"])
+def test_a_start_that_asks_for_more_than_is_served_is_refused(field):
+    _, gateway = opened()
+    frame = start_frame(1)
+    setattr(frame.start, field, 1)
+    assert told(gateway, pb.SessionRequest(frames=[frame])) == ([], [])
+    [error] = errors_of(gateway)
+    assert (error.turn_id, error.status.code) == (1, UnimplementedError.default_code.value[0])
+    assert field in error.status.message
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [pb.ClientFrame(open=pb.OpenFrame(resume_token="abc")), pb.ClientFrame(credit=pb.CreditFrame(turn_id=1, bytes=9))],
+    ids=["resume", "credit"],
+)
+def test_what_is_not_served_is_refused_and_not_ignored(frame):
+    frames = [frame] if frame.HasField("open") else [OPEN, frame]
+    with pytest.raises(UnimplementedError):
+        told(GatewaySession("s1"), pb.SessionRequest(frames=frames))
+
+
+def test_a_gateway_that_is_about_to_go_takes_no_new_turn():
+    client, gateway = opened()
+    late = client.start(ask(request_id="late"), stream=True, deadline_ms=0)
+    gateway.go_away(1000)
+    assert exchange(client, gateway) == ([], [])  # the start and the go-away crossed
+    assert (type(late.error), late.error.reason, late.error.retryable) == (ServiceUnavailableError, "GOING_AWAY", True)
+    with pytest.raises(ServiceUnavailableError, match="another session"):
+        client.start(ask(), stream=True, deadline_ms=0)
+
+
+def test_a_new_credential_travels_ahead_of_what_needs_it():
+    client, gateway = opened()
+    client.renew("new-token")
+    turn = client.start(ask(), stream=True, deadline_ms=0)
+    [batch] = batches(client)
+    renewed, started = gateway.receive(batch)
+    assert (renewed.token, started.turn_id) == ("new-token", turn.turn_id)
+    assert "new-token" not in repr(renewed)
+
+
+@pytest.mark.parametrize("total", [0, -1, 0.0])
+def test_no_time_at_all_is_over_before_it_begins(total):
+    with pytest.raises(DeadlineExceededError):
+        deadline_ms(total, "r1")
+    assert (deadline_ms(None, "r1"), deadline_ms(1e-9, "r1"), deadline_ms(1.5, "r1")) == (0, 1, 1500)
+
+
 def test_the_id_of_a_turn_that_is_over_is_not_given_again():
     _, gateway = opened()
-    gateway.receive(pb.SessionRequest(frames=[start_frame(5)]))
+    told(gateway, pb.SessionRequest(frames=[start_frame(5)]))
     gateway.done(5, None, NOWHERE)
     batches(gateway)
-    for used in (5, 4, 0):
-        assert gateway.receive(pb.SessionRequest(frames=[start_frame(used)])) == ([], [])
+    for used in (5, 4):
+        assert told(gateway, pb.SessionRequest(frames=[start_frame(used)])) == ([], [])
         assert [error.turn_id for error in errors_of(gateway)] == [used]
 
 
 def test_cancelling_a_turn_that_is_not_there_changes_nothing():
     _, gateway = opened()
     frame = pb.ClientFrame(cancel=pb.CancelFrame(turn_id=9))
-    assert gateway.receive(pb.SessionRequest(frames=[frame])) == ([], [])
+    assert told(gateway, pb.SessionRequest(frames=[frame])) == ([], [])
     assert batches(gateway) == []
 
 
@@ -519,7 +601,7 @@ def test_a_cancelled_turn_is_over_at_once_and_leaves_the_others_alone():
     starts, cancels = exchange(client, gateway)
     assert (starts, cancels) == ([], [turn.turn_id])
     assert turn.chunks == []
-    assert (client.turns, other.ended) == (1, False)
+    assert (list(client._turns), other.ended) == ([other.turn_id], False)
 
 
 def test_a_turn_that_is_over_needs_no_cancel():
@@ -543,7 +625,7 @@ def test_a_lost_connection_interrupts_what_had_begun_and_fails_what_had_not():
     assert (type(begun.error), begun.error.request_id) == (StreamInterruptedError, "r0")
     assert (type(waiting.error), waiting.error.request_id) == (ServiceUnavailableError, "r1")
     assert waiting.error.retry_after == 2.0
-    assert client.turns == 0
+    assert not client._turns
     assert client.lost(ClosedError("again")) == []
 
 

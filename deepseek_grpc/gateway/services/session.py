@@ -10,9 +10,15 @@ from contextlib import aclosing
 from deepseek_grpc._call import new_request_id
 from deepseek_grpc._codec.checks import check_generate
 from deepseek_grpc._codec.request import decode_generate
-from deepseek_grpc._session import GatewaySession, StartedTurn
-from deepseek_grpc.errors import CancelledByPeerError, DeadlineExceededError, DeepSeekError, ServiceUnavailableError
-from deepseek_grpc.gateway.guard import Call, authorise, interruption, translate
+from deepseek_grpc._session import CancelledTurn, GatewaySession, RenewedToken, StartedTurn
+from deepseek_grpc.errors import (
+    CancelledByPeerError,
+    DeadlineExceededError,
+    DeepSeekError,
+    RateLimitError,
+    ServiceUnavailableError,
+)
+from deepseek_grpc.gateway.guard import Call, interruption, translate
 from deepseek_grpc.gateway.router import Router
 from deepseek_grpc.types import Upstream
 from deepseek_rpc.v2 import text_pb2 as pb
@@ -84,11 +90,14 @@ class SessionRunner:
     async def _read(self, requests: AsyncIterator[pb.SessionRequest]) -> None:
         try:
             async for message in requests:
-                starts, cancels = self._machine.receive(message)
-                for start in starts:
-                    self._turns[start.turn_id] = self._loop.create_task(self._turn(start))
-                for turn_id in cancels:
-                    self._stop(turn_id, CancelledByPeerError("the turn was cancelled"))
+                for wanted in self._machine.receive(message):
+                    match wanted:
+                        case StartedTurn():
+                            self._turns[wanted.turn_id] = self._loop.create_task(self._turn(wanted))
+                        case CancelledTurn():
+                            self._stop(wanted.turn_id, CancelledByPeerError("the turn was cancelled"))
+                        case RenewedToken():
+                            self._call.renew(wanted.token)
                 self._wake()
         except Exception as error:  # noqa: BLE001 - the handler raises it, and the guard makes a status of it
             self._failure = translate(error, self._call.request_id)
@@ -102,7 +111,7 @@ class SessionRunner:
         upstream: Upstream | None = None
         timer = None if start.deadline is None else self._loop.call_later(start.deadline, self._expire, turn_id)
         try:
-            authorise(self._call.principal, TURN_PERMISSION)
+            self._call.authorise(TURN_PERMISSION)
             check_generate(request)
             engine, decoded = self._router.route(decode_generate(request))
             if start.stream:
@@ -123,7 +132,7 @@ class SessionRunner:
                 )
         except Exception as error:  # noqa: BLE001 - as in the guard
             failure = translate(error, request.request_id or self._call.request_id)
-            if upstream is not None and isinstance(failure, ServiceUnavailableError):
+            if upstream is not None and isinstance(failure, ServiceUnavailableError | RateLimitError):
                 failure = interruption(failure)
             machine.fail(turn_id, failure)
         finally:
