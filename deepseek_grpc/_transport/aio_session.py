@@ -155,6 +155,8 @@ class SessionDriver:
 
     async def aclose(self) -> None:
         """Closes the session; turns that are not over end in ClosedError."""
+        if self.aclose in self._link.on_close:
+            self._link.on_close.remove(self.aclose)
         if self._error is None:
             self._fail(ClosedError("the session was closed", request_id=self._request_id))
         self._rpc.cancel()

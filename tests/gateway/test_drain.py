@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -55,6 +56,33 @@ def test_a_running_turn_finishes(start_gateway):
             gateway.open_gate()
             assert list(pieces) == ["two"]
         assert gateway.rest()[0] == 0
+
+
+def test_a_busy_session_does_not_hold_it_up(fake_server: FakeServer):
+    """A client that goes on starting turns is told to go elsewhere; the turns that run come to their end."""
+    fake_server.text.default = ("a", Delay(0.05), "b")
+    ended: list[BaseException] = []
+    answers: list[str] = []
+    with fake_server.client(config=ONCE) as client, client.text.session() as session:
+
+        def ask() -> None:
+            try:
+                while True:
+                    answers.append(session.generate("Hi", timeout=30).text)
+            except BaseException as error:  # noqa: BLE001 - the test looks at it
+                ended.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        fake_server.text.wait_for_requests(8)
+        fake_server.stop(grace=20)  # far longer than the test may take: it has to end by itself
+        for thread in threads:
+            thread.join()
+    assert {type(error) for error in ended} == {ServiceUnavailableError}
+    assert {error.reason for error in ended} <= {"GOING_AWAY", "UNAVAILABLE"}
+    assert set(answers) == {"ab"}
+    assert len(answers) == len(fake_server.text.requests)
 
 
 def test_a_session_with_nothing_to_do_does_not_hold_it_up(start_gateway):

@@ -220,3 +220,16 @@ def test_a_gateway_that_can_not_keep_a_turns_deadline(silent_target):
     with Client(silent_target, config=config) as client, client.text.session() as session:
         with pytest.raises(DeadlineExceededError):
             session.generate("Hi", timeout=0.1)
+        unwatched = Timeouts(first_token=None, idle=None, total=0.1)
+        with pytest.raises(DeadlineExceededError, match="total"):
+            session.stream("Hi", timeout=unwatched).final()
+
+
+def test_no_time_at_all(fake_server, client):
+    with client.text.session() as session:
+        for _ in range(20):
+            with pytest.raises(DeadlineExceededError):
+                session.generate("Hi", timeout=0)
+            with pytest.raises(DeadlineExceededError):
+                session.stream("Hi", timeout=0)
+    assert fake_server.text.requests == []
