@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
+from weakref import WeakMethod
 
 from deepseek_grpc.config import API_VERSION, ClientConfig, Timeouts
 from deepseek_grpc.errors import DeadlineExceededError, FirstTokenTimeoutError, IdleTimeoutError, InvalidRequestError
 from deepseek_grpc.types import UNSET, Unset
 
-__all__ = ["CallOptions", "ContentWatch", "Metadata", "Timeout", "call_options", "new_request_id"]
+__all__ = ["CallOptions", "ContentWatch", "Metadata", "Timeout", "call_options", "new_request_id", "weakly"]
 
 Metadata: TypeAlias = tuple[tuple[str, str], ...]
 Timeout: TypeAlias = float | Timeouts | Unset | None
@@ -71,13 +72,17 @@ def call_options(
     if config.metadata:
         pairs += tuple(config.metadata.items())
     if metadata:
-        check_metadata({**config.metadata, **metadata})
+        check_metadata(metadata)
+        if config.metadata:
+            check_metadata({**config.metadata, **metadata})
         pairs += tuple(metadata.items())
     return CallOptions(request_id, pairs, timeouts, config.wait_for_ready or None)
 
 
 def check_metadata(metadata: Mapping[str, str]) -> None:
     """Refuses metadata that gRPC or the gateway would."""
+    if not isinstance(metadata, Mapping):
+        raise _invalid("metadata", f"is a {type(metadata).__name__}; give a mapping of text to text")
     size = 0
     for key, value in metadata.items():
         if not isinstance(key, str) or not _KEY.match(key) or key.startswith("grpc-") or key.endswith("-bin"):
@@ -162,6 +167,18 @@ class ContentWatch:
         return FirstTokenTimeoutError(
             f"no content within {self._first:g} s (Timeouts.first_token)", request_id=request_id
         )
+
+
+def weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Makes a callback that doesn't keep a forgotten stream alive."""
+    reference = WeakMethod(method)
+
+    def call() -> None:
+        alive = reference()
+        if alive is not None:
+            alive()
+
+    return call
 
 
 def _limit(value: float | Unset | None) -> float | None:

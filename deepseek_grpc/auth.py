@@ -13,9 +13,18 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import grpc
 
 from deepseek_grpc.config import TLS, ClientConfig, is_loopback
-from deepseek_grpc.errors import AuthenticationError, ConfigurationError
+from deepseek_grpc.errors import AuthenticationError, ConfigurationError, DeepSeekError
 
-__all__ = ["AUDIENCE", "JWTSigner", "StaticToken", "TokenSource", "call_credentials", "channel_credentials"]
+__all__ = [
+    "AUDIENCE",
+    "JWTSigner",
+    "StaticToken",
+    "TokenSource",
+    "call_credentials",
+    "channel_credentials",
+    "current_token",
+    "token_source",
+]
 
 AUDIENCE = "deepseek-grpc"
 """The `aud` that gateways expect unless they are configured otherwise."""
@@ -27,10 +36,49 @@ _MIN_SECRET_BYTES = 32  # RFC 7518, section 3.2: an HS256 key has at least the s
 
 @runtime_checkable
 class TokenSource(Protocol):
-    """Anything that has a bearer token to give. Called from any thread, before every call: keep the token cached."""
+    """Anything that has a bearer token to give: visible ASCII characters, at least one.
+
+    It is asked where a call is made, in the caller's thread (with asyncio, on the event loop), and again by gRPC in
+    threads of its own. So it must not block: keep the token cached, and renew it elsewhere.
+    """
 
     def token(self) -> str:
-        """Returns a token that is good now; raises AuthenticationError when there is none."""
+        """Returns a token that is good now; raises AuthenticationError when there is none.
+
+        What else it raises fails the call as an AuthenticationError that names the exception's type, no more.
+        """
+
+
+def current_token(source: TokenSource) -> str:
+    """Returns a source's token, fit for a header; raises AuthenticationError when it has none, or fails."""
+    try:
+        token = source.token()
+    except DeepSeekError:
+        raise
+    except Exception as error:
+        # The exception's own text may quote a secret, and this message travels on.
+        raise AuthenticationError(f"the token source failed with {type(error).__name__}") from error
+    if not isinstance(token, str):
+        raise AuthenticationError(f"the token source returned a {type(token).__name__}; give the token as text")
+    if not _fits_a_header(token):
+        raise AuthenticationError("the token source's token is empty or has characters that a header can't carry")
+    return token
+
+
+def token_source(credentials: TokenSource | str | None) -> TokenSource | None:
+    """Makes a token source of what users give; raises ConfigurationError where it can't be one."""
+    if isinstance(credentials, str):
+        return StaticToken(credentials)
+    if credentials is None or (isinstance(credentials, TokenSource) and not isinstance(credentials, type)):
+        return credentials
+    kind = f"the class {credentials.__name__}" if isinstance(credentials, type) else f"a {type(credentials).__name__}"
+    raise ConfigurationError(
+        f"credentials is {kind}; give JWTSigner(client_id, client_secret), a token as text, or None"
+    )
+
+
+def _fits_a_header(token: str) -> bool:
+    return token.isascii() and token.isprintable() and " " not in token and token != ""
 
 
 class StaticToken:
@@ -43,7 +91,9 @@ class StaticToken:
     """
 
     def __init__(self, token: str) -> None:
-        if not token or not all("!" <= c <= "~" for c in token):
+        if not isinstance(token, str):
+            raise ConfigurationError(f"token is a {type(token).__name__}; give the token as text")
+        if not _fits_a_header(token):
             raise ConfigurationError("the token is empty or has characters that a header can't carry")
         self._token = token
         self._expires = _expiry(token)
@@ -105,8 +155,14 @@ class JWTSigner:
         key_id: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not client_id:
-            raise ConfigurationError("client_id is empty")
+        if not isinstance(client_id, str) or not client_id:
+            raise ConfigurationError(f"client_id is {client_id!r}; give the id that the gateway knows the client by")
+        if not isinstance(client_secret, str | bytes):
+            raise ConfigurationError(
+                f"client_secret is a {type(client_secret).__name__}; give the secret, or a private key in PEM"
+            )
+        if isinstance(lifetime, bool) or not isinstance(lifetime, int | float):
+            raise ConfigurationError(f"lifetime is {lifetime!r}; give seconds, 1 to {_MAX_LIFETIME}")
         if algorithm not in ("HS256", "RS256", "ES256", "EdDSA"):
             raise ConfigurationError(f"algorithm is {algorithm!r}; one of HS256, RS256, ES256, EdDSA")
         if not 1 <= lifetime <= _MAX_LIFETIME:
@@ -164,15 +220,20 @@ class JWTSigner:
         return f"JWTSigner({self._client_id!r}, …, algorithm={self._algorithm!r})"
 
 
+_HEALTH = "/grpc.health.v1.Health"
+
+
 class _Plugin(grpc.AuthMetadataPlugin):
     def __init__(self, source: TokenSource) -> None:
         self._source = source
 
-    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:  # noqa: ARG002
+    def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
         try:
-            metadata = (("authorization", f"Bearer {self._source.token()}"),)
-        except Exception as error:  # noqa: BLE001 - gRPC turns it into the call's status; a raise would lose the thread
-            callback((), error)
+            metadata = (("authorization", f"Bearer {current_token(self._source)}"),)
+        except DeepSeekError as error:
+            # Handed over, because gRPC turns it into the call's status and a raise would lose the thread. Health needs
+            # no credential: without one, the channel's own health check would report that there is no connection.
+            callback((), None if context.service_url.endswith(_HEALTH) else error)
         else:
             callback(metadata, None)
 

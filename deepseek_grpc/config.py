@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from deepseek_grpc._value import Value, value
@@ -146,6 +146,10 @@ class TLS(Value):
     """The name expected in the gateway's certificate where it differs from the target's host."""
 
     def __post_init__(self) -> None:
+        for name in ("ca_file", "cert_file", "key_file"):
+            path = getattr(self, name)
+            if path is not None and not isinstance(path, str | os.PathLike):
+                raise ConfigurationError(f"TLS.{name} is a {type(path).__name__}; give the path of a PEM file")
         if (self.cert_file is None) != (self.key_file is None):
             raise ConfigurationError("TLS.cert_file and TLS.key_file go together: give both or neither")
 
@@ -162,6 +166,30 @@ def _read(name: str, path: str | Path | None) -> bytes | None:
             return file.read()
     except OSError as error:
         raise ConfigurationError(f"TLS.{name}: cannot read {str(path)!r}: {error.strerror}") from error
+
+
+class _Metadata(Mapping[str, str]):
+    """Metadata that nobody can change any more: a copy of what was given, which pickles and hashes."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, given: Mapping[str, str]) -> None:
+        self._pairs = dict(given)
+
+    def __getitem__(self, key: str) -> str:
+        return self._pairs[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._pairs.items()))
+
+    def __repr__(self) -> str:
+        return repr(self._pairs)
 
 
 @value
@@ -182,27 +210,40 @@ class ClientConfig(Value):
     token_delivery: Literal["call", "metadata"] = "call"
     """`call`: the token goes as gRPC call credentials. `metadata`: it is attached where calls are made, at about half
     the CPU, over the same secure channels only."""
-    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Sent with every call."""
+    metadata: Mapping[str, str] = field(default_factory=lambda: _Metadata({}))
+    """Sent with every call; copied, so that a change to what was given changes nothing here."""
     wait_for_ready: bool = False
     """Whether calls wait for a connection (until their deadline) instead of failing at once while there is none."""
     max_message_bytes: int = MAX_MESSAGE_BYTES
-    """The limit of one message, both ways."""
+    """The limit of one message, both ways; a request may have 64 KiB less. The gateway has a limit of its own."""
     reconnect_backoff: tuple[float, float] = (0.1, 1.0)
     """Seconds before the first attempt to reconnect, and at most."""
 
     def __post_init__(self) -> None:
+        for name, kind in _PARTS.items():
+            part = getattr(self, name)
+            if not isinstance(part, kind):
+                # What the part holds may be secret (a path, a header); its type says enough.
+                hint = ", for example Timeouts(total=5)" if name == "timeouts" else ""
+                raise ConfigurationError(f"{name} is a {type(part).__name__}; give a {kind.__name__}{hint}")
+        if not isinstance(self.tls, TLS | bool | Unset):
+            raise ConfigurationError(f"tls is a {type(self.tls).__name__}; give TLS(ca_file=…), True or False")
         if self.token_delivery not in ("call", "metadata"):
             raise ConfigurationError(f"token_delivery is {self.token_delivery!r}; give 'call' or 'metadata'")
         _within("max_message_bytes", self.max_message_bytes, 1, 2**31 - 1, whole=True)
+        if not isinstance(self.reconnect_backoff, tuple | list) or len(self.reconnect_backoff) != 2:
+            raise ConfigurationError(f"reconnect_backoff is {self.reconnect_backoff!r}; give two numbers of seconds")
         first, most = self.reconnect_backoff
         _within("reconnect_backoff[1]", most, 0.001, 1e6)
         _within("reconnect_backoff[0]", first, 0.001, most)
+        if not isinstance(self.metadata, _Metadata):
+            object.__setattr__(self, "metadata", _Metadata(self.metadata))
+        object.__setattr__(self, "reconnect_backoff", (first, most))  # hashable, whatever was given
         # Resolved once, here: every call starts from these.
         object.__setattr__(self, "timeouts", self.timeouts.over(Timeouts.defaults()))
 
-    def channel_options(self) -> list[tuple[str, Any]]:
-        """Renders gRPC's channel arguments."""
+    def channel_options(self, target: str = "") -> list[tuple[str, Any]]:
+        """Renders gRPC's channel arguments; for a loopback target, no proxy of the environment's stands between."""
         first, most = self.reconnect_backoff
         options: list[tuple[str, Any]] = [
             ("grpc.service_config", self.service_config()),
@@ -227,6 +268,9 @@ class ClientConfig(Value):
             options.append(("grpc.min_reconnect_backoff_ms", max(1, round(connect * 1000))))
         if isinstance(self.tls, TLS) and self.tls.server_name:
             options.append(("grpc.ssl_target_name_override", self.tls.server_name))
+        if is_loopback(target):
+            # gRPC takes `http_proxy` for every target; a proxy elsewhere can't reach this machine's loopback.
+            options.append(("grpc.enable_http_proxy", 0))
         return options
 
     def service_config(self) -> str:
@@ -260,6 +304,14 @@ class ClientConfig(Value):
             }
         return json.dumps(config)
 
+
+_PARTS: Final[dict[str, type]] = {
+    "timeouts": Timeouts,
+    "retry": Retry,
+    "keepalive": Keepalive,
+    "metadata": Mapping,
+    "wait_for_ready": bool,
+}
 
 # An authority (`dns://8.8.8.8/localhost`) is none of ours: that server says what "localhost" is.
 _HOST = re.compile(r"^(?:(?:dns|ipv4|ipv6):(?:///)?)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:,/]+))(?::\d+)?\Z")

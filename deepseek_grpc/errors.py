@@ -20,13 +20,14 @@
     ├── DeadlineExceededError            DEADLINE_EXCEEDED: the total time is over (Timeouts.total)
     │   ├── FirstTokenTimeoutError       … no content began in time (Timeouts.first_token)
     │   └── IdleTimeoutError             … content stopped for too long (Timeouts.idle)
-    ├── StreamInterruptedError           ABORTED: cut after content had come; `partial` has what came
+    ├── StreamInterruptedError           ABORTED: cut after content had come
     ├── CancelledByPeerError             CANCELLED: the other side gave the call up
     ├── InternalError                    INTERNAL, UNKNOWN, DATA_LOSS: a defect; quote the request id
     │   └── UpstreamAuthError            … the gateway's own key for the backend was refused (UPSTREAM_AUTH)
     ├── ConfigurationError               raised before any call: the client or gateway is set up wrongly
     └── ClosedError                      the client, stream or session was closed by this program
 
+Every error that a stream ends with has in `partial` the text that had come, and in `final()` it is raised again.
 The timeout errors are also `TimeoutError`s, and InvalidRequestError and ConfigurationError are also `ValueError`s.
 `asyncio.CancelledError` is never translated.
 """
@@ -80,6 +81,7 @@ class DeepSeekError(Exception):
         retry_after: Seconds to wait before trying again, or None.
         retryable: Whether the same call may go through later.
         metadata: Further facts from the gateway, for example `http_status` and `backend`.
+        partial: The text that had come before a stream failed, whatever it failed of; empty everywhere else.
     """
 
     default_code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
@@ -107,6 +109,7 @@ class DeepSeekError(Exception):
         self.retry_after = retry_after
         self.retryable = self.default_retryable if retryable is None else retryable
         self.metadata: dict[str, str] = {} if metadata is None else metadata
+        self.partial = ""
 
     def __str__(self) -> str:
         return f"{self.details} (request {self.request_id})" if self.request_id else self.details
@@ -252,7 +255,6 @@ class IdleTimeoutError(DeadlineExceededError):
     """Content stopped for longer than `Timeouts.idle`; `partial` has the text that had come."""
 
     default_reason = "IDLE_TIMEOUT"
-    partial: str = ""
 
 
 class StreamInterruptedError(DeepSeekError):
@@ -261,7 +263,6 @@ class StreamInterruptedError(DeepSeekError):
     default_code = grpc.StatusCode.ABORTED
     default_reason = "INTERRUPTED"
     default_retryable = True
-    partial: str = ""
 
 
 class CancelledByPeerError(DeepSeekError):

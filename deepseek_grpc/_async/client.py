@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 from deepseek_grpc._async.text import AsyncText
 from deepseek_grpc._call import Timeout, call_options, check_metadata
 from deepseek_grpc._transport import aio as transport
-from deepseek_grpc.auth import JWTSigner, StaticToken, TokenSource
+from deepseek_grpc.auth import JWTSigner, StaticToken, TokenSource, token_source
 from deepseek_grpc.config import TLS, ClientConfig
 from deepseek_grpc.errors import ConfigurationError, NotFoundError
 from deepseek_grpc.types import UNSET, HealthStatus
@@ -32,7 +32,8 @@ class AsyncClient:
         config: Everything else.
 
     Raises:
-        ConfigurationError: The target is empty, plain text was asked for to another host, a certificate can't be read.
+        ConfigurationError: An argument is of the wrong kind, plain text was asked for to another host, a certificate
+            can't be read.
 
     Example:
         >>> async def main() -> None:
@@ -48,10 +49,12 @@ class AsyncClient:
         credentials: TokenSource | str | None = None,
         config: ClientConfig | None = None,
     ) -> None:
-        if not target or any(c.isspace() for c in target):
+        if not isinstance(target, str) or not target or any(c.isspace() for c in target):
             raise ConfigurationError(f"target is {target!r}; give for example 'dns:///gateway.internal:443'")
-        source = StaticToken(credentials) if isinstance(credentials, str) else credentials
+        source = token_source(credentials)
         config = config if config is not None else ClientConfig()
+        if not isinstance(config, ClientConfig):
+            raise ConfigurationError(f"config is a {type(config).__name__}; give a ClientConfig")
         check_metadata(config.metadata)
         self._link = transport.Link(target, config, source)
 
@@ -92,6 +95,8 @@ class AsyncClient:
     async def health(self, service: str = "", *, timeout: Timeout = 5.0) -> HealthStatus:
         """Asks grpc.health.v1 for a service's health; the empty name stands for the gateway as a whole.
 
+        Health needs no credential, so the client's isn't asked for.
+
         Raises:
             NotFoundError: The gateway doesn't know the service.
             ConnectError: There is no gateway.
@@ -101,7 +106,9 @@ class AsyncClient:
         call = call_options(self._link.config, timeout)
         stub: Any = self._link.stub(health_pb2_grpc.HealthStub)
         try:
-            response = await self._link.unary(stub.Check, health_pb2.HealthCheckRequest(service=service), call)
+            response = await self._link.unary(
+                stub.Check, health_pb2.HealthCheckRequest(service=service), call, credential=False
+            )
         except NotFoundError as error:
             raise NotFoundError(
                 f"the gateway doesn't know the service {service!r}", request_id=call.request_id, attempts=error.attempts

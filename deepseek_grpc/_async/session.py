@@ -8,6 +8,7 @@ from typing import Self, Unpack
 from deepseek_grpc._async.stream import AsyncTextStream
 from deepseek_grpc._call import Timeout, call_options
 from deepseek_grpc._codec.answer import decode_completion
+from deepseek_grpc._codec.checks import request_limit
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
 from deepseek_grpc._transport import aio as transport
 from deepseek_grpc._transport import aio_session as sessions
@@ -25,6 +26,7 @@ class AsyncSession:
 
     def __init__(self, link: transport.Link, driver: sessions.SessionDriver) -> None:
         self._link = link
+        self._max_bytes = request_limit(link.config.max_message_bytes)
         self._driver = driver
 
     @property
@@ -42,7 +44,7 @@ class AsyncSession:
     ) -> Completion:
         """Generates one answer and returns it whole; see `client.text.generate`."""
         call = call_options(self._link.config, timeout, None, request_id)
-        request = encode_generate(prompt, request_id=call.request_id, **options)
+        request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         turn = self._driver.start(request, call, stream=False)
         return decode_completion(await turn.result(), call.request_id)
 
@@ -59,7 +61,7 @@ class AsyncSession:
         Cancelling it ends the turn and leaves the session up.
         """
         call = call_options(self._link.config, timeout, None, request_id)
-        request = encode_generate(prompt, request_id=call.request_id, **options)
+        request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         return AsyncTextStream(
             self._driver.start(request, call, stream=True), call.request_id, logprobs=request.logprobs
         )

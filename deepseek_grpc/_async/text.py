@@ -9,6 +9,7 @@ from deepseek_grpc._async.session import AsyncSession
 from deepseek_grpc._async.stream import AsyncTextStream
 from deepseek_grpc._call import Timeout, call_options
 from deepseek_grpc._codec.answer import decode_completion, decode_models
+from deepseek_grpc._codec.checks import request_limit
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
 from deepseek_grpc._transport import aio as transport
 from deepseek_grpc._transport import aio_session as sessions
@@ -24,6 +25,7 @@ class AsyncText:
 
     def __init__(self, link: transport.Link) -> None:
         self._link = link
+        self._max_bytes = request_limit(link.config.max_message_bytes)
 
     async def generate(
         self,
@@ -54,7 +56,7 @@ class AsyncText:
             ...     return answer.text
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
-        request = encode_generate(prompt, request_id=call.request_id, **options)
+        request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         response = await self._link.unary(self._link.stub(TextServiceStub).Generate, request, call)
         return decode_completion(response, call.request_id)
 
@@ -80,7 +82,7 @@ class AsyncText:
             ...                 print(event.text, end="")
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
-        request = encode_generate(prompt, request_id=call.request_id, **options)
+        request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         messages = self._link.stream(self._link.stub(TextServiceStub).StreamGenerate, request, call)
         return AsyncTextStream(messages, call.request_id, logprobs=request.logprobs)
 

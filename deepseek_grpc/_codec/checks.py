@@ -9,10 +9,19 @@ from deepseek_grpc.config import MAX_MESSAGE_BYTES
 from deepseek_grpc.errors import InvalidRequestError, RequestTooLargeError
 from deepseek_rpc.v2 import text_pb2 as pb
 
-__all__ = ["check_generate", "invalid"]
+__all__ = ["MAX_REQUEST_BYTES", "check_generate", "invalid", "request_limit"]
 
-_MAX_REQUEST_BYTES: Final = MAX_MESSAGE_BYTES - 64 * 1024
-"""Below gRPC's own limit, so that the answer is INVALID_ARGUMENT with a name instead of RESOURCE_EXHAUSTED."""
+
+def request_limit(max_message_bytes: int) -> int:
+    """Returns the most bytes that a request may have where a message may have so many.
+
+    It is below gRPC's own limit, so that the answer is INVALID_ARGUMENT with a name instead of RESOURCE_EXHAUSTED.
+    """
+    return max(max_message_bytes - 64 * 1024, max_message_bytes // 2)
+
+
+MAX_REQUEST_BYTES: Final = request_limit(MAX_MESSAGE_BYTES)
+"""The contract's limit, which holds unless an end is configured otherwise."""
 _MAX_REQUEST_ID: Final = 128
 _MAX_STOP: Final = 16
 _MAX_TOOLS: Final = 128
@@ -20,15 +29,15 @@ _MAX_TOP_LOGPROBS: Final = 20
 _MAX_USER_ID_BYTES: Final = 512
 
 
-def check_generate(request: pb.GenerateRequest) -> None:
-    """Checks ranges and sizes.
+def check_generate(request: pb.GenerateRequest, max_bytes: int = MAX_REQUEST_BYTES) -> None:
+    """Checks ranges and sizes; `max_bytes` is the limit of the whole request.
 
     Raises:
         InvalidRequestError: A field is out of its range; `field` names it.
         RequestTooLargeError: The request is too large.
     """
-    if request.ByteSize() > _MAX_REQUEST_BYTES:
-        raise _too_large(request)
+    if request.ByteSize() > max_bytes:
+        raise _too_large(request, max_bytes)
     if not request.prompt and not request.messages:
         raise invalid("prompt", "is empty, and so is messages; give one of them")
     # Only the fields that are set are looked at.
@@ -43,7 +52,7 @@ def invalid(field: str, problem: str) -> InvalidRequestError:
     return InvalidRequestError(f"{field} {problem}", metadata={"field": field})
 
 
-def _too_large(request: pb.GenerateRequest) -> RequestTooLargeError:
+def _too_large(request: pb.GenerateRequest, max_bytes: int) -> RequestTooLargeError:
     fields = [("prompt", len(request.prompt.encode())), ("system_message", len(request.system_message.encode()))]
     fields += [
         ("extra_json", len(request.extra_json.encode())),
@@ -54,8 +63,7 @@ def _too_large(request: pb.GenerateRequest) -> RequestTooLargeError:
     fields += [(f"stop[{i}]", len(text.encode())) for i, text in enumerate(request.stop)]
     name, most = max(fields, key=lambda field: field[1])
     return RequestTooLargeError(
-        f"{name} has {most:,} bytes and the request {request.ByteSize():,}; "
-        f"the limit of a request is {_MAX_REQUEST_BYTES:,}",
+        f"{name} has {most:,} bytes and the request {request.ByteSize():,}; the limit of a request is {max_bytes:,}",
         metadata={"field": name},
     )
 

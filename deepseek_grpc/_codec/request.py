@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias, TypedDict
+from typing import Any, Final, Never, TypeAlias, TypedDict
 
-from deepseek_grpc._codec.checks import check_generate, invalid
+from deepseek_grpc._codec.checks import MAX_REQUEST_BYTES, check_generate, invalid
 from deepseek_grpc._codec.message import decode_message, encode_message, several_of, text_of
 from deepseek_grpc.types import (
     GenerateRequest,
@@ -83,6 +83,7 @@ def encode_generate(
     prompt: Prompt,
     *,
     request_id: str,
+    max_bytes: int = MAX_REQUEST_BYTES,
     model: str | None = None,
     system_message: str | None = None,
     max_tokens: int | None = None,
@@ -101,13 +102,17 @@ def encode_generate(
     top_logprobs: int | None = None,
     user_id: str | None = None,
     extra: Mapping[str, Any] | None = None,
+    **unknown: Never,
 ) -> pb.GenerateRequest:
-    """Makes a checked request of the arguments of `generate` and `stream`.
+    """Makes a checked request, of at most `max_bytes`, of the arguments of `generate` and `stream`.
 
     Raises:
+        TypeError: There is no such option.
         InvalidRequestError: A field is wrong; `field` names it.
         RequestTooLargeError: The request is larger than a message may be.
     """
+    if unknown:
+        raise _unknown(next(iter(unknown)))
     request = pb.GenerateRequest(request_id=request_id)
     if isinstance(prompt, str):
         request.prompt = text_of("prompt", prompt)
@@ -120,7 +125,7 @@ def encode_generate(
         for index, message in enumerate(messages):
             encode_message(message, request.messages.add(), f"messages[{index}]")
         if not messages:
-            raise invalid("messages", "is empty; give at least 1 message")
+            raise invalid("messages", "is empty: the argument prompt has none; give text or at least 1 Message")
     stops = () if stop is None else (stop,) if isinstance(stop, str) else several_of("stop", stop, "text or several")
     try:
         if model is not None:
@@ -175,8 +180,19 @@ def encode_generate(
             if value is not None:
                 text_of(name, value)
         raise invalid("request", f"can't be encoded ({error})") from error
-    check_generate(request)
+    check_generate(request, max_bytes)
     return request
+
+
+def _unknown(name: str) -> TypeError:
+    """Makes Python's own error for an argument that generate and stream don't have."""
+    if name == "metadata":
+        return TypeError("a turn has no argument 'metadata': it travels with its session; give it to text.session()")
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, GenerateOptions.__annotations__, 1)
+    hint = f"did you mean {near[0]!r}?" if near else "what has no name of its own goes into extra={…}"
+    return TypeError(f"generate and stream have no argument {name!r}; {hint}")
 
 
 def _encode_format(value: ResponseFormat, out: pb.ResponseFormat) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from deepseek_grpc.errors import (
+    AuthenticationError,
     ConnectError,
     ConnectTimeoutError,
     DeadlineExceededError,
@@ -34,6 +35,9 @@ _MAX_METADATA: Final = 1024
 _MAX_VALUE: Final = 256
 _MAX_NAME: Final = 128
 _MAX_DELAY: Final = 365 * 24 * 3600.0
+
+_NO_TOKEN: Final = "Getting metadata from plugin failed with error: "
+"""What gRPC says, in UNAVAILABLE, when a call's credentials have no token."""
 
 _CODES: Final[dict[int, grpc.StatusCode]] = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -129,6 +133,8 @@ def decode_error(
                 break  # not about this status, whatever it is
             return decode_status(status, request_id)
     if code is grpc.StatusCode.UNAVAILABLE:
+        if details.startswith(_NO_TOKEN):
+            return AuthenticationError(details.removeprefix(_NO_TOKEN), request_id=request_id)
         if content:
             return StreamInterruptedError(
                 f"the connection was lost in mid-stream: {details}", request_id=request_id, attempts=1

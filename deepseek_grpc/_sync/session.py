@@ -8,6 +8,7 @@ from typing import Self, Unpack
 
 from deepseek_grpc._call import Timeout, call_options
 from deepseek_grpc._codec.answer import decode_completion
+from deepseek_grpc._codec.checks import request_limit
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
 from deepseek_grpc._sync.stream import TextStream
 from deepseek_grpc._transport import sync as transport
@@ -26,6 +27,7 @@ class Session:
 
     def __init__(self, link: transport.Link, driver: sessions.SessionDriver) -> None:
         self._link = link
+        self._max_bytes = request_limit(link.config.max_message_bytes)
         self._driver = driver
 
     @property
@@ -43,7 +45,7 @@ class Session:
     ) -> Completion:
         """Generates one answer and returns it whole; see `client.text.generate`."""
         call = call_options(self._link.config, timeout, None, request_id)
-        request = encode_generate(prompt, request_id=call.request_id, **options)
+        request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         turn = self._driver.start(request, call, stream=False)
         return decode_completion(turn.result(), call.request_id)
 
@@ -60,7 +62,7 @@ class Session:
         Cancelling it ends the turn and leaves the session up.
         """
         call = call_options(self._link.config, timeout, None, request_id)
-        request = encode_generate(prompt, request_id=call.request_id, **options)
+        request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         return TextStream(self._driver.start(request, call, stream=True), call.request_id, logprobs=request.logprobs)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import Self
 from deepseek_grpc._codec.answer import StreamDecoder
 from deepseek_grpc._transport import sync as transport
 from deepseek_grpc._transport import sync_session as sessions
-from deepseek_grpc.errors import IdleTimeoutError, StreamInterruptedError
+from deepseek_grpc.errors import ClosedError, DeepSeekError, StreamInterruptedError
 from deepseek_grpc.types import Completion, Event, TextDelta
 
 __all__ = ["TextStream"]
@@ -20,7 +20,12 @@ class TextStream:
     """A streamed answer: iterate over its events once, then ask for `final()`.
 
     Leaving the `with` block, or `cancel()`, ends the generation at the gateway and its backend too. A loop that was
-    left with `break` can be taken up by another one.
+    left with `break` can be taken up by another one. What is iterated over is a loop's own iterator, so single steps go
+    over one that was made of the stream, not over the stream itself.
+
+    How it ended stays: after an error, `final()` and every further loop raise that error again. `cancel()` is an end
+    without an error, and `final()` then has what had come; leaving the `with` block before the end is not, and they
+    raise ClosedError. Each of these errors has the text that had come in `partial`.
     """
 
     def __init__(self, source: transport.Messages | sessions.Turn, request_id: str, *, logprobs: bool = False) -> None:
@@ -29,6 +34,7 @@ class TextStream:
         self._ready: Iterator[Event] = iter(())
         self._pieces = 0
         self._over = False
+        self._error: DeepSeekError | None = None
         self.request_id = request_id
         """The id that errors and the gateway's log repeat."""
 
@@ -37,10 +43,11 @@ class TextStream:
 
         Raises:
             FirstTokenTimeoutError: No content began in time.
-            IdleTimeoutError: Content stopped; `partial` has the text so far.
+            IdleTimeoutError: Content stopped.
             DeadlineExceededError: The total time is over.
-            StreamInterruptedError: The stream was cut; `partial` has the text so far.
-            DeepSeekError: See `deepseek_grpc.errors`.
+            StreamInterruptedError: The stream was cut.
+            ClosedError: The client was closed, or the stream was left before its end.
+            DeepSeekError: See `deepseek_grpc.errors`. All of them have the text so far in `partial`.
         """
         while True:
             for event in self._ready:
@@ -50,27 +57,30 @@ class TextStream:
 
     def _read(self) -> bool:
         """Takes the next batch in; returns whether there was one."""
-        if self._over:
-            return False
         decoder = self._decoder
-        try:
-            chunks = self._source.read()
-        except (StreamInterruptedError, IdleTimeoutError) as error:
-            self._over = True
-            error.partial = decoder.text
-            raise
-        except BaseException:
-            self._over = True
-            raise
+        chunks = None
+        if not self._over:
+            try:
+                chunks = self._source.read()
+            except DeepSeekError as error:
+                self._end(error)
+                if self._error is error:
+                    raise
+            except BaseException:
+                # Cancellation and KeyboardInterrupt: nobody reads on, and what was to come is lost.
+                self._leave()
+                raise
         if chunks is None:
+            if not self._over and not decoder.finished:
+                self._end(
+                    StreamInterruptedError(
+                        "the stream ended before the answer did", request_id=self.request_id, attempts=1
+                    )
+                )
             self._over = True
-            if decoder.finished or self._source.cancelled:
-                return False
-            cut = StreamInterruptedError(
-                "the stream ended before the answer did", request_id=self.request_id, attempts=1
-            )
-            cut.partial = decoder.text
-            raise cut
+            if self._error is not None:
+                raise self._error
+            return False
         self._ready = iter(decoder.feed(chunks))
         if decoder.pieces != self._pieces:
             self._pieces = decoder.pieces
@@ -78,6 +88,19 @@ class TextStream:
         else:
             self._source.pause()
         return True
+
+    def _end(self, error: DeepSeekError) -> None:
+        """Keeps what the stream ends with, unless it has ended."""
+        if not self._over:
+            self._over = True
+            error.partial = self._decoder.text
+            self._error = error
+
+    def _leave(self) -> None:
+        """Keeps that nobody waited for the end, unless it had come."""
+        if not self._decoder.finished:
+            self._end(ClosedError("the stream was left before its end", request_id=self.request_id))
+        self._over = True
 
     def text(self) -> Iterator[str]:
         """Yields the pieces of text alone.
@@ -97,7 +120,8 @@ class TextStream:
         After `cancel()` it is what had come, with the finish reason `cancelled`.
 
         Raises:
-            DeepSeekError: What reading the rest raised.
+            ClosedError: The `with` block was left, or a reader cancelled, before the answer had ended.
+            DeepSeekError: What reading raised, now or before.
         """
         try:
             while self._read():
@@ -116,7 +140,7 @@ class TextStream:
 
     def close(self) -> None:
         """Cancels the generation unless it is over."""
-        self._over = True
+        self._leave()
         self._source.close()
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ from typing import Unpack
 
 from deepseek_grpc._call import Timeout, call_options
 from deepseek_grpc._codec.answer import decode_completion, decode_models
+from deepseek_grpc._codec.checks import request_limit
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
 from deepseek_grpc._sync.session import Session
 from deepseek_grpc._sync.stream import TextStream
@@ -25,6 +26,7 @@ class Text:
 
     def __init__(self, link: transport.Link) -> None:
         self._link = link
+        self._max_bytes = request_limit(link.config.max_message_bytes)
 
     def generate(
         self,
@@ -55,7 +57,7 @@ class Text:
             ...     return answer.text
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
-        request = encode_generate(prompt, request_id=call.request_id, **options)
+        request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         response = self._link.unary(self._link.stub(TextServiceStub).Generate, request, call)
         return decode_completion(response, call.request_id)
 
@@ -81,7 +83,7 @@ class Text:
             ...                 print(event.text, end="")
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
-        request = encode_generate(prompt, request_id=call.request_id, **options)
+        request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         messages = self._link.stream(self._link.stub(TextServiceStub).StreamGenerate, request, call)
         return TextStream(messages, call.request_id, logprobs=request.logprobs)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc
 import grpc.aio
 
-from deepseek_grpc._call import CallOptions, ContentWatch
+from deepseek_grpc._call import CallOptions, ContentWatch, weakly
 from deepseek_grpc._codec.status import decode_error
-from deepseek_grpc.auth import TokenSource, channel_credentials
+from deepseek_grpc.auth import TokenSource, channel_credentials, current_token
 from deepseek_grpc.config import ClientConfig
 from deepseek_grpc.errors import (
     ClosedError,
@@ -19,7 +20,9 @@ from deepseek_grpc.errors import (
     DeadlineExceededError,
     DeepSeekError,
 )
-from deepseek_rpc.v2 import text_pb2 as pb
+
+if TYPE_CHECKING:
+    from deepseek_rpc.v2 import text_pb2 as pb
 
 __all__ = ["Link", "Messages"]
 
@@ -40,7 +43,10 @@ class Link:
         self._channel: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stubs: dict[Any, Any] = {}
-        self._closed = False
+        self.closed = False
+        """Whether `aclose` was called."""
+        self.on_close: list[Callable[[], Awaitable[None]]] = []
+        """What has to end before the channel does: grpc.aio doesn't end every call of its own at each version."""
 
     def stub(self, cls: Callable[[Any], T]) -> T:
         """Returns the stub of a service, made once; raises ClosedError after `aclose`."""
@@ -50,37 +56,41 @@ class Link:
         return cast(T, stub)
 
     def _open(self) -> grpc.aio.Channel:
-        if self._closed:
+        if self.closed:
             raise ClosedError("the client is closed")
         loop = asyncio.get_running_loop()
         if self._channel is None:
             self._loop = loop
             self._channel = grpc.aio.secure_channel(
-                self.target, self._credentials, options=self.config.channel_options()
+                self.target, self._credentials, options=self.config.channel_options(self.target)
             )
         elif self._loop is not loop:
             raise ConfigurationError("the client belongs to another event loop; make one client for each loop")
         return self._channel
 
+    def token(self) -> str | None:
+        """Returns the token that is good now, or None without credentials; raises AuthenticationError."""
+        return None if self._source is None else current_token(self._source)
+
     def metadata(self, call: CallOptions) -> tuple[tuple[str, str], ...]:
         """Returns what a call sends; raises AuthenticationError, before anything is sent, when there is no token."""
-        if self._source is None:
-            return call.metadata
-        token = self._source.token()
-        if self.config.token_delivery == "metadata":
+        token = self.token()
+        if token is not None and self.config.token_delivery == "metadata":
             return (*call.metadata, ("authorization", f"Bearer {token}"))
         return call.metadata
 
-    async def unary(self, method: Callable[..., Any], request: Any, call: CallOptions) -> Any:
-        """Makes a unary call and returns its response; raises a DeepSeekError."""
+    async def unary(
+        self, method: Callable[..., Any], request: Any, call: CallOptions, *, credential: bool = True
+    ) -> Any:
+        """Makes a unary call, of a method that needs no `credential` without one; raises a DeepSeekError."""
+        metadata = self.metadata(call) if credential else call.metadata
+        before = _cancellations()
         try:
-            return await method(
-                request, timeout=call.total, metadata=self.metadata(call), wait_for_ready=call.wait_for_ready
-            )
+            return await method(request, timeout=call.total, metadata=metadata, wait_for_ready=call.wait_for_ready)
         except grpc.aio.AioRpcError as error:
             raise self.error(error, call.request_id) from error
         except asyncio.CancelledError:
-            if self._closed and not _cancelled_from_outside():
+            if self.closed and _cancellations() <= before:
                 raise ClosedError("the client was closed during the call", request_id=call.request_id) from None
             raise
 
@@ -102,22 +112,29 @@ class Link:
 
     async def aclose(self) -> None:
         """Closes the channel; calls that are under way end in ClosedError."""
-        self._closed = True
+        self.closed = True
         self._stubs.clear()
+        for close in tuple(self.on_close):
+            await close()
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()
 
 
-def _cancelled_from_outside() -> bool:
+def _cancellations() -> int:
+    """Returns how often this task was cancelled: more than before means that whoever cancelled it wants the error.
+
+    The number alone says nothing, because in the cleanup of a cancelled task it isn't zero.
+    """
     task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return 0 if task is None else task.cancelling()
 
 
 class Messages:
     """The responses of a server-streaming call, each a batch of chunks."""
 
     __slots__ = (
+        "__weakref__",
         "_cancelled",
         "_ended",
         "_link",
@@ -152,7 +169,7 @@ class Messages:
     def _check(self) -> None:
         wait = self._watch.check(self._loop.time())
         if wait > 0:
-            self._timer = self._loop.call_later(wait, self._check)
+            self._timer = self._loop.call_later(wait, weakly(self._check))
         else:
             self._timeout = self._watch.error(self._request_id)
             self._rpc.cancel()
@@ -171,6 +188,7 @@ class Messages:
         if self._ended:
             return None
         self._watch.waiting(self._loop.time())
+        before = _cancellations()
         try:
             message = await self._rpc.read()
         except grpc.aio.AioRpcError as error:
@@ -178,13 +196,15 @@ class Messages:
             raise self._link.error(error, self._request_id, content=self._seen) from error
         except asyncio.CancelledError:
             self._end()
-            if _cancelled_from_outside():
+            if _cancellations() > before:
                 raise
             if self._timeout is not None:
                 raise self._timeout from None
             if self._cancelled:
                 return None
-            raise ClosedError("the client was closed during the stream", request_id=self._request_id) from None
+            if self._link.closed:
+                raise ClosedError("the client was closed during the stream", request_id=self._request_id) from None
+            raise  # this task cancelled itself
         except BaseException:
             self._end()
             raise
@@ -204,6 +224,12 @@ class Messages:
         if not self._ended:
             self.cancel()
             self._end()
+
+    def __del__(self) -> None:
+        # grpc.aio keeps a call alive that nobody holds. The collector runs in any thread, the call in its loop's.
+        if not self._ended and not self._loop.is_closed():
+            with suppress(RuntimeError):  # closed just now
+                self._loop.call_soon_threadsafe(self._rpc.cancel)
 
     def _end(self) -> None:
         self._ended = True

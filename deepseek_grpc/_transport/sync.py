@@ -8,20 +8,22 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc
 
-from deepseek_grpc._call import CallOptions, ContentWatch
+from deepseek_grpc._call import CallOptions, ContentWatch, weakly
 from deepseek_grpc._codec.status import decode_error
-from deepseek_grpc.auth import TokenSource, channel_credentials
+from deepseek_grpc.auth import TokenSource, channel_credentials, current_token
 from deepseek_grpc.config import ClientConfig
 from deepseek_grpc.errors import (
     ClosedError,
     DeadlineExceededError,
     DeepSeekError,
 )
-from deepseek_rpc.v2 import text_pb2 as pb
+
+if TYPE_CHECKING:
+    from deepseek_rpc.v2 import text_pb2 as pb
 
 __all__ = ["Link", "Messages"]
 
@@ -44,11 +46,6 @@ class Link:
         self._stubs: dict[Any, Any] = {}
         self._closed = False
 
-    @property
-    def closed(self) -> bool:
-        """Whether `close` was called."""
-        return self._closed
-
     def stub(self, cls: Callable[[Any], T]) -> T:
         """Returns the stub of a service, made once; raises ClosedError after `close`."""
         stub = self._stubs.get(cls)
@@ -58,23 +55,25 @@ class Link:
                     raise ClosedError("the client is closed")
                 if self._channel is None:
                     self._channel = grpc.secure_channel(
-                        self.target, self._credentials, options=self.config.channel_options()
+                        self.target, self._credentials, options=self.config.channel_options(self.target)
                     )
                 stub = self._stubs[cls] = cls(self._channel)
         return cast(T, stub)
 
+    def token(self) -> str | None:
+        """Returns the token that is good now, or None without credentials; raises AuthenticationError."""
+        return None if self._source is None else current_token(self._source)
+
     def metadata(self, call: CallOptions) -> tuple[tuple[str, str], ...]:
         """Returns what a call sends; raises AuthenticationError, before anything is sent, when there is no token."""
-        if self._source is None:
-            return call.metadata
-        token = self._source.token()
-        if self.config.token_delivery == "metadata":
+        token = self.token()
+        if token is not None and self.config.token_delivery == "metadata":
             return (*call.metadata, ("authorization", f"Bearer {token}"))
         return call.metadata
 
-    def unary(self, method: Callable[..., Any], request: Any, call: CallOptions) -> Any:
-        """Makes a unary call and returns its response; raises a DeepSeekError."""
-        metadata = self.metadata(call)
+    def unary(self, method: Callable[..., Any], request: Any, call: CallOptions, *, credential: bool = True) -> Any:
+        """Makes a unary call, of a method that needs no `credential` without one; raises a DeepSeekError."""
+        metadata = self.metadata(call) if credential else call.metadata
         try:
             return method(request, timeout=call.total, metadata=metadata, wait_for_ready=call.wait_for_ready)
         except grpc.RpcError as error:
@@ -118,33 +117,72 @@ class Link:
             channel.close()
 
 
+class _Timer:
+    """A callback that waits for its time."""
+
+    __slots__ = ("callback",)
+
+    def __init__(self, callback: Callable[[], None]) -> None:
+        self.callback: Callable[[], None] | None = callback
+
+
 class _Timers:
     """Calls back at given times, from one thread for all streams of the process."""
 
     def __init__(self) -> None:
-        self._condition = threading.Condition()
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
-        self._pid = 0
+        self._reset()
+        # A fork takes no threads along, and a lock that one of them held stays locked for good.
+        os.register_at_fork(after_in_child=self._reset)
 
-    def at(self, when: float, callback: Callable[[], None]) -> None:
-        """Calls back at `when`, in `time.monotonic()`'s seconds."""
+    def _reset(self) -> None:
+        self._condition = threading.Condition()
+        self._heap: list[tuple[float, int, _Timer]] = []
+        self._order = itertools.count()
+        self._cancelled = 0
+        self._running = False
+
+    def at(self, when: float, callback: Callable[[], None]) -> _Timer:
+        """Calls back at `when`, in `time.monotonic()`'s seconds; returns what `cancel` takes."""
+        timer = _Timer(callback)
         with self._condition:
-            if self._pid != os.getpid():  # the first use, or the first after a fork, which takes no threads along
-                self._pid = os.getpid()
-                self._heap = []
+            if not self._running:
+                self._running = True
                 threading.Thread(target=self._run, name="deepseek-grpc-timers", daemon=True).start()
-            heapq.heappush(self._heap, (when, next(self._order), callback))
-            if self._heap[0][0] == when:
+            heapq.heappush(self._heap, (when, next(self._order), timer))
+            if self._heap[0][2] is timer:
                 self._condition.notify()
+        return timer
+
+    def cancel(self, timer: _Timer) -> None:
+        """Forgets a callback, if it hasn't been called."""
+        with self._condition:
+            if timer.callback is None:
+                return
+            timer.callback = None
+            self._cancelled += 1
+            # Taking one out of the middle costs as much as taking out all, so it waits until half of them are to go.
+            if self._cancelled > 32 and self._cancelled * 2 > len(self._heap):
+                self._heap = [entry for entry in self._heap if entry[2].callback is not None]
+                heapq.heapify(self._heap)
+                self._cancelled = 0
 
     def _run(self) -> None:
         while True:
             with self._condition:
                 while not self._heap or self._heap[0][0] > time.monotonic():
                     self._condition.wait(self._heap[0][0] - time.monotonic() if self._heap else None)
-                _, _, callback = heapq.heappop(self._heap)
-            callback()
+                _, _, timer = heapq.heappop(self._heap)
+                callback, timer.callback = timer.callback, None
+                if callback is None:
+                    self._cancelled -= 1
+                    continue
+            try:
+                callback()
+            except Exception:
+                # The thread serves every stream of the process.
+                import logging
+
+                logging.getLogger(__name__).exception("a stream's timer failed")
 
 
 _timers = _Timers()
@@ -153,7 +191,18 @@ _timers = _Timers()
 class Messages:
     """The responses of a server-streaming call, each a batch of chunks."""
 
-    __slots__ = ("__weakref__", "_cancelled", "_ended", "_link", "_request_id", "_rpc", "_seen", "_timeout", "_watch")
+    __slots__ = (
+        "__weakref__",
+        "_cancelled",
+        "_ended",
+        "_link",
+        "_request_id",
+        "_rpc",
+        "_seen",
+        "_timeout",
+        "_timer",
+        "_watch",
+    )
 
     def __init__(self, link: Link, rpc: Any, call: CallOptions) -> None:
         self._link = link
@@ -161,6 +210,7 @@ class Messages:
         self._request_id = call.request_id
         self._watch = ContentWatch(call.timeouts)
         self._timeout: DeadlineExceededError | None = None
+        self._timer: _Timer | None = None
         self._cancelled = False
         self._ended = False
         self._seen = False
@@ -178,7 +228,7 @@ class Messages:
         now = time.monotonic()
         wait = self._watch.check(now)
         if wait > 0:
-            _timers.at(now + wait, _weakly(self._check))
+            self._timer = _timers.at(now + wait, weakly(self._check))
         else:
             self._timeout = self._watch.error(self._request_id)
             self._rpc.cancel()
@@ -200,10 +250,10 @@ class Messages:
         try:
             message = next(self._rpc)
         except StopIteration:
-            self._ended = True
+            self._end()
             return None
         except grpc.RpcError as error:
-            self._ended = True
+            self._end()
             if self._timeout is not None:
                 raise self._timeout from None
             if self._cancelled:
@@ -224,18 +274,9 @@ class Messages:
     def close(self) -> None:
         """Cancels the call unless it is over."""
         self.cancel()
+        self._end()
+
+    def _end(self) -> None:
         self._ended = True
-
-
-def _weakly(method: Callable[[], None]) -> Callable[[], None]:
-    """Makes a callback that doesn't keep a forgotten stream alive."""
-    from weakref import WeakMethod
-
-    reference = WeakMethod(method)
-
-    def call() -> None:
-        alive = reference()
-        if alive is not None:
-            alive()
-
-    return call
+        if self._timer is not None:
+            _timers.cancel(self._timer)

@@ -10,7 +10,7 @@ from deepseek_grpc.errors import ConfigurationError, NotFoundError
 from deepseek_grpc.gateway.engines import TextEngine
 from deepseek_grpc.types import GenerateRequest, Model
 
-__all__ = ["Backend", "Router"]
+__all__ = ["Backend", "Router", "unserved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,21 @@ class Backend:
 
     engine: TextEngine
     models: tuple[str, ...]
+
+
+def unserved(patterns: Sequence[str], aliases: Mapping[str, str], default_model: str) -> dict[str, str]:
+    """Returns the models that no pattern stands for, by the setting that names them.
+
+    >>> unserved(["small-*"], {"chat": "small-1", "old": "chat"}, "large")
+    {'default_model': 'large', 'aliases.old': 'chat'}
+    """
+    wanted = {"default_model": aliases.get(default_model, default_model)}
+    wanted |= {f"aliases.{alias}": target for alias, target in aliases.items()}
+    return {key: model for key, model in wanted.items() if not _matches(model, patterns)}
+
+
+def _matches(model: str, patterns: Sequence[str]) -> bool:
+    return any(model == pattern or fnmatchcase(model, pattern) for pattern in patterns)
 
 
 class Router:
@@ -39,11 +54,10 @@ class Router:
         self._backends = tuple(backends)
         self._aliases = dict(aliases)
         self.default_model = default_model
-        wanted = {"default_model": aliases.get(default_model, default_model)}
-        wanted |= {f"aliases.{alias}": target for alias, target in aliases.items()}
-        missing = [f"{key}: no backend serves {model!r}" for key, model in wanted.items() if self._find(model) is None]
+        patterns = [pattern for backend in backends for pattern in backend.models]
+        missing = unserved(patterns, aliases, default_model)
         if missing:
-            raise ConfigurationError("\n".join(missing))
+            raise ConfigurationError("\n".join(f"{key}: no backend serves {model!r}" for key, model in missing.items()))
 
     def route(self, request: GenerateRequest) -> tuple[TextEngine, GenerateRequest]:
         """Returns the engine and the request with the model's true name; raises NotFoundError."""
@@ -58,7 +72,7 @@ class Router:
 
     def _find(self, model: str) -> TextEngine | None:
         for backend in self._backends:
-            if any(model == pattern or fnmatchcase(model, pattern) for pattern in backend.models):
+            if _matches(model, backend.models):
                 return backend.engine
         return None
 

@@ -14,12 +14,22 @@ from typing import Any, Final
 from deepseek_grpc.auth import AUDIENCE
 from deepseek_grpc.config import is_loopback
 from deepseek_grpc.errors import ConfigurationError
+from deepseek_grpc.gateway.guard import permission_of
+from deepseek_grpc.gateway.router import unserved
+from deepseek_rpc.v2 import data_pb2, fine_tune_pb2, text_pb2
 
 __all__ = ["BackendSettings", "ClientSettings", "Settings", "TLSSettings", "development", "load"]
 
 DIALECTS: Final = ("embedded",)
 ALGORITHMS: Final = ("HS256", "RS256", "ES256", "EdDSA")
 _LISTEN: Final = re.compile(r"unix(-abstract)?:.+|(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):\d{1,5}")
+_LAST_PORT: Final = 65535
+_PERMISSIONS: Final = frozenset(
+    permission_of(method)
+    for contract in (text_pb2, data_pb2, fine_tune_pb2)
+    for service in contract.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+)
 EMBEDDED_MODEL: Final = "embedded-ngram"
 MIN_SECRET_BYTES: Final = 32
 
@@ -76,6 +86,8 @@ class Settings:
         problems = []
         if not _LISTEN.fullmatch(self.listen):
             problems.append(f"listen: {self.listen!r} is no address; give HOST:PORT, [IPv6]:PORT or unix:PATH")
+        elif not self.listen.startswith("unix") and int(self.listen.rpartition(":")[2]) > _LAST_PORT:
+            problems.append(f"listen: the port of {self.listen!r} is too large; ports end at {_LAST_PORT}")
         elif not is_loopback(self.listen):
             if self.tls is None:
                 problems.append(f"listen: {self.listen!r} is reachable from other machines; that needs [tls]")
@@ -203,18 +215,38 @@ class _Reader:
             name: self._list(permissions, f"roles.{name}")
             for name, permissions in self._table(document, "roles").items()
         }
+        grants = {"*", *_PERMISSIONS, *(f"{permission.partition('.')[0]}.*" for permission in _PERMISSIONS)}
         for role, permissions in values["roles"].items():
             self.problems += [
-                f"roles.{role}: {permission!r} is no permission; give 'area.verb', 'area.*' or '*'"
+                f"roles.{role}: {permission!r} is no permission of the contract; one of {', '.join(sorted(grants))}"
                 for permission in permissions
-                if not re.fullmatch(r"\*|[a-z_]+\.(\*|[a-z_]+)", permission)
+                if permission not in grants
             ]
         if "backends" in document:
             values["backends"] = tuple(self._backend(*entry) for entry in self._tables(document, "backends"))
         values["clients"] = tuple(self._client(*entry) for entry in self._tables(document, "clients"))
         if "tls" in document:
             values["tls"] = self._tls(self._table(document, "tls"))
+        self._together(values)
         return values
+
+    def _together(self, values: dict[str, Any]) -> None:
+        """Says what each setting alone doesn't show; what was already found wrong isn't said twice."""
+        found = {problem.partition(":")[0] for problem in self.problems}
+        defaults = Settings()
+        backends = values.get("backends", defaults.backends)
+        if not any(key.startswith("backends") for key in found):
+            if not backends:
+                self.problems.append("backends: there is none; a gateway needs at least one")
+            else:
+                patterns = [pattern for backend in backends for pattern in backend.models]
+                default_model = values.get("default_model", defaults.default_model)
+                for key, model in unserved(patterns, values["aliases"], default_model).items():
+                    name = "gateway.default_model" if key == "default_model" else key
+                    if name not in found:
+                        self.problems.append(f"{name}: no backend serves {model!r}")
+        if not values["clients"] and "clients" not in found and is_loopback(values.get("listen", defaults.listen)):
+            self.problems.append("clients: there is none, so nobody could call; give [[clients]]")
 
     def _backend(self, key: str, table: dict[str, Any]) -> BackendSettings:
         self._known(table, key, ("name", "dialect", "models", "pace"))

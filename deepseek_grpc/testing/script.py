@@ -7,7 +7,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, Final, TypeAlias
 
 import grpc
 
@@ -28,6 +28,8 @@ from deepseek_grpc.types import (
 )
 
 __all__ = ["Delay", "Fail", "Reasoning", "RecordedRequest", "ScriptedEngine", "Stall", "Step", "ToolUse"]
+
+_CODES: Final = tuple(code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,14 @@ class ToolUse:
 
 @dataclass(frozen=True, slots=True)
 class Fail:
-    """Ends the call with a status: as its first step before anything is sent, later in mid-stream."""
+    """Ends the call with a status: as its first step before anything is sent, later in mid-stream.
+
+    A client tries again after UNAVAILABLE and RESOURCE_EXHAUSTED, each time with the next script, unless something was
+    sent or `retryable` is False.
+
+    Raises:
+        ValueError: There is no such status, or it is OK.
+    """
 
     code: str
     """A gRPC status by name, for example "UNAVAILABLE"."""
@@ -70,6 +79,10 @@ class Fail:
     retry_after: float | None = None
     """Seconds."""
     retryable: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.code not in _CODES:
+            raise ValueError(f"Fail({self.code!r}): no status that a call fails with; one of {', '.join(_CODES)}")
 
     def error(self) -> DeepSeekError:
         """Makes the error."""
@@ -108,6 +121,9 @@ class ScriptedEngine:
     _scripts: deque[tuple[Step, ...]] = field(default_factory=deque)
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
+    def __post_init__(self) -> None:
+        _check(self.default)
+
     @property
     def name(self) -> str:
         """The backend's name."""
@@ -117,10 +133,12 @@ class ScriptedEngine:
         """Adds a script for one request.
 
         Text comes piece by piece; a `Finished` as the last step replaces the usual end.
+
+        Raises:
+            TypeError: A step is of no kind that there is.
+            ValueError: A `Finished` isn't the last step, or a `Delay` is no number of seconds.
         """
-        for step in steps:
-            if isinstance(step, Fail):
-                step.error()  # an unknown status shall fail here, in the test, not in the gateway
+        _check(steps)
         self._scripts.append(steps)
 
     def wait_for_requests(self, count: int, timeout: float = 10.0) -> list[RecordedRequest]:
@@ -191,3 +209,24 @@ class ScriptedEngine:
 
     async def aclose(self) -> None:
         """Has nothing to release."""
+
+
+def _check(steps: Sequence[Any]) -> None:
+    """Refuses what the engine would have to pass over: it shall fail in the test, not in the gateway."""
+    if isinstance(steps, str):
+        raise TypeError(f"the steps are the text {steps!r}; give a tuple of steps")
+    for number, step in enumerate(steps, 1):
+        match step:
+            case str() | Stall() | Fail() | Reasoning(str()) | ToolUse(str(), str(), str()):
+                pass
+            case Delay(seconds):
+                if not isinstance(seconds, int | float) or not 0 <= seconds < threading.TIMEOUT_MAX:
+                    raise ValueError(f"step {number} is {step!r}; give seconds from 0")
+            case Finished():
+                if number < len(steps):
+                    raise ValueError(f"step {number} is {step!r}, and more follows; it can only be the last")
+            case _:
+                raise TypeError(
+                    f"step {number} is {step!r}; steps are str, Delay(seconds), Stall(), Reasoning(text), "
+                    "ToolUse(name, arguments, id), Fail(code) and Finished(reason), each an argument of its own"
+                )

@@ -95,6 +95,15 @@ class FakeServer:
             self._thread.join()
             loop.close()
 
+    def set_serving(self, serving: bool, service: str | None = None) -> None:
+        """Says in its health that it serves, or doesn't: as a whole and in every service, or in the one named.
+
+        Balancing clients leave a gateway that as a whole doesn't; calls that it gets are answered all the same.
+        """
+        if self._gateway is None:
+            raise RuntimeError("the fake server isn't running; use it in a `with` block")
+        self._run(self._gateway.set_serving(serving, service))
+
     def _run(self, work: Coroutine[Any, Any, T], grace: float = 0) -> T:
         if self._loop is None:
             raise RuntimeError("the fake server isn't running; use it in a `with` block")

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from deepseek_grpc.errors import ConfigurationError
+from deepseek_grpc import Timeouts
+from deepseek_grpc.errors import ClosedError, ConfigurationError, IdleTimeoutError
 from deepseek_grpc.testing import Stall
 
 
@@ -60,6 +61,130 @@ async def test_asyncios_own_timeout_stays_asyncios(fake_server, call):
                 await call(client)
         assert type(caught.value) is TimeoutError
         await asyncio.to_thread(fake_server.text.wait_for_cancellations, 1)
+
+
+@pytest.fixture
+async def cleanup():
+    """Runs something in the cleanup of a task that was cancelled, and returns what it returned."""
+
+    async def run(work):
+        started = asyncio.Event()
+        results = []
+
+        async def task():
+            try:
+                started.set()
+                await asyncio.Event().wait()
+            finally:
+                results.append(await work())
+
+        running = asyncio.create_task(task())
+        await started.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        return results[0]
+
+    return run
+
+
+async def test_the_cleanup_of_a_cancelled_task_has_its_timeouts(fake_server, cleanup):
+    fake_server.text.script("one", Stall())
+
+    async def read():
+        async with client.text.stream("Hi", timeout=Timeouts(idle=0.1)) as stream:
+            with pytest.raises(IdleTimeoutError) as caught:
+                await stream.final()
+            return caught.value.partial
+
+    async with fake_server.async_client() as client:
+        assert await cleanup(read) == "one"
+
+
+async def test_the_cleanup_of_a_cancelled_task_may_cancel_its_stream(fake_server, cleanup):
+    fake_server.text.script("one", Stall())
+
+    async def cancel(stream):
+        await asyncio.to_thread(fake_server.text.wait_for_requests, 1)
+        await stream.cancel()
+
+    async def read():
+        async with client.text.stream("Hi") as stream:
+            cancelling = asyncio.create_task(cancel(stream))
+            async for _ in stream:
+                pass
+            await cancelling
+            return (await stream.final()).finish_reason
+
+    async with fake_server.async_client() as client:
+        assert await cleanup(read) == "cancelled"
+
+
+@pytest.mark.parametrize("call", [generate, final])
+async def test_the_cleanup_of_a_cancelled_task_sees_its_client_closed(fake_server, cleanup, call):
+    fake_server.text.script(Stall())
+
+    async def close():
+        await asyncio.to_thread(fake_server.text.wait_for_requests, 1)
+        await client.aclose()
+
+    async def ask():
+        closing = asyncio.create_task(close())
+        with pytest.raises(ClosedError):
+            await call(client)
+        await closing
+        return True
+
+    client = fake_server.async_client()
+    assert await cleanup(ask)
+
+
+@pytest.mark.parametrize("call", [generate, final])
+async def test_the_cleanup_of_a_cancelled_task_can_be_cancelled(fake_server, cleanup, call):
+    fake_server.text.script(Stall())
+
+    async def ask():
+        inner = asyncio.current_task()
+
+        async def cancel():
+            await asyncio.to_thread(fake_server.text.wait_for_requests, 1)
+            inner.cancel()
+
+        cancelling = asyncio.create_task(cancel())
+        with pytest.raises(asyncio.CancelledError):
+            await call(client)
+        await cancelling
+        return True
+
+    async with fake_server.async_client() as client:
+        assert await cleanup(ask)
+
+
+async def test_a_task_that_cancels_itself_is_cancelled(fake_server):
+    fake_server.text.script(Stall())
+
+    async def ask(client):
+        stream = client.text.stream("Hi")
+        await asyncio.to_thread(fake_server.text.wait_for_requests, 1)
+        asyncio.current_task().cancel()
+        await stream.final()
+
+    async with fake_server.async_client() as client:
+        task = asyncio.create_task(ask(client))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+async def test_a_stream_whose_reader_was_cancelled_was_left(fake_server):
+    fake_server.text.script(Stall())
+    async with fake_server.async_client() as client, client.text.stream("Hi") as stream:
+        task = asyncio.create_task(stream.final())
+        await asyncio.to_thread(fake_server.text.wait_for_requests, 1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        with pytest.raises(ClosedError, match="left before its end"):
+            await stream.final()
 
 
 async def test_a_cancelled_turn_leaves_its_session_up(fake_server):

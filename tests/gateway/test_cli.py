@@ -7,11 +7,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from grpc_health.v1 import health_pb2
 
 from deepseek_grpc import JWTSigner, errors
 from deepseek_grpc.cli.exits import EXITS, exit_code
@@ -319,6 +319,7 @@ def test_an_environment_that_is_no_configuration(env):
         (["serve", "--pace", "0"], "pace"),
         (["serve", "--workers", "2"], "--workers"),
         (["serve", "--listen", "0.0.0.0:0"], "loopback only"),
+        (["serve", "--listen", "127.0.0.1:99999"], "ports end at 65535"),
         (["serve", "--config", "/nowhere.toml"], "/nowhere.toml: cannot be read"),
         (["generate", "x", "--timeout", "nan"], "Timeouts.total"),
     ],
@@ -380,7 +381,7 @@ def test_health(fake):
 
 
 def test_health_of_what_does_not_serve(fake):
-    fake._run(fake._gateway._health.set("tests.Sick", health_pb2.HealthCheckResponse.NOT_SERVING))
+    fake.set_serving(False, "tests.Sick")
     done = run("health", "tests.Sick", env=fake.environ)
     assert (done.returncode, done.stdout, done.stderr) == (1, "NOT_SERVING\n", "")
     assert run("health", "tests.Nobody", env=fake.environ).returncode == 4
@@ -481,6 +482,27 @@ def test_serve_drains_at_sigterm_and_never_prints_a_credential_it_was_given(tmp_
         assert server.stdout.read() == ""
     assert "draining" in log.read_text()
     assert SECRET not in log.read_text() + said[0]
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_serve_ends_at_once_when_it_is_told_twice(tmp_path, second):
+    log = tmp_path / "log"
+    env = {"DEEPSEEK_GRPC_CLIENT_ID": "svc-a", "DEEPSEEK_GRPC_CLIENT_SECRET": SECRET}
+    with serving("--listen", "127.0.0.1:0", "--pace", "2", env=env, log=log) as (server, said):
+        env["DEEPSEEK_GRPC_TARGET"] = said[0].removeprefix("listening on ")
+        # At two tokens a second it would take minutes, and the drain half of one.
+        with started("generate", "What is gRPC?", "--max-tokens", "400", "--json", env=env) as client:
+            lines = [client.stdout.readline(), client.stdout.readline()]
+            server.send_signal(signal.SIGINT)
+            while "draining" not in log.read_text():
+                assert server.poll() is None
+                time.sleep(0.01)
+            server.send_signal(second)
+            assert server.wait(20) == 0
+            lines += client.stdout.readlines()
+            assert client.wait(20) == 5
+        assert [json.loads(lines[i])["type"] for i in (1, -1)] == ["text", "error"]
+    assert "stopping at once" in log.read_text()
 
 
 def test_serve_ends_at_ctrl_c_too(tmp_path):

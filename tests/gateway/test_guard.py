@@ -20,7 +20,7 @@ from deepseek_grpc.errors import (
 )
 from deepseek_grpc.gateway.guard import Guard
 from deepseek_grpc.gateway.tokens import TokenVerifier
-from deepseek_grpc.testing import FakeServer
+from deepseek_grpc.testing import Fail, FakeServer
 from deepseek_grpc.types import Started, TextDelta
 from deepseek_rpc.v2 import auth_pb2, data_pb2, data_pb2_grpc, fine_tune_pb2, fine_tune_pb2_grpc
 from deepseek_rpc.v2 import text_pb2 as pb
@@ -220,6 +220,24 @@ def test_an_error_with_everything_large_still_arrives():
             generate(client)
         assert caught.value.code is grpc.StatusCode.UNKNOWN
         assert caught.value.details == "x" * 1024
+
+
+@pytest.mark.parametrize(
+    ("failure", "pushback"),
+    [
+        (Fail("RESOURCE_EXHAUSTED", retry_after=0.6), "600"),
+        (Fail("UNAVAILABLE", retry_after=0), "2"),
+        (Fail("UNAVAILABLE", retry_after=11), "-1"),  # beyond the deadline
+        (Fail("UNAVAILABLE", retryable=False), "-1"),
+        (Fail("UNAVAILABLE"), None),  # the client's own back-off
+        (Fail("INTERNAL", retry_after=1), None),  # not retried anyhow
+    ],
+)
+def test_a_failure_says_when_to_try_again(fake_server, failure, pushback):
+    fake_server.text.script(failure)
+    with channel(fake_server.target) as raw, pytest.raises(grpc.RpcError) as caught:
+        TextServiceStub(raw).Generate(HI, metadata=bearer(fake_server), timeout=10)
+    assert dict(caught.value.trailing_metadata()).get("grpc-retry-pushback-ms") == pushback
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import socket
 import grpc
 import pytest
 
-from deepseek_grpc import AsyncClient, Client, ClientConfig, JWTSigner, Model, Retry
-from deepseek_grpc.errors import ConfigurationError, NotFoundError
+from deepseek_grpc import AsyncClient, Client, ClientConfig, JWTSigner, Keepalive, Model, Retry
+from deepseek_grpc.errors import ConfigurationError, FailedPreconditionError, NotFoundError
 from deepseek_grpc.gateway.router import Backend
 from deepseek_grpc.gateway.server import Gateway
 from deepseek_grpc.gateway.settings import ClientSettings, Settings
-from deepseek_grpc.testing import FakeServer, ScriptedEngine, Stall
+from deepseek_grpc.testing import Delay, Fail, FakeServer, ScriptedEngine, Stall
 from deepseek_rpc.v2 import text_pb2 as pb
 from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 from tests.gateway.raw import RawSession, bearer, channel, error_of, open_frame, reason_of, start_frame
@@ -21,6 +21,7 @@ from tests.gateway.raw import RawSession, bearer, channel, error_of, open_frame,
 SECRET = "0123456789abcdef0123456789abcdef"
 CLIENT = ClientSettings("test-client", SECRET.encode(), roles=("test",))
 SIGNER = JWTSigner("test-client", SECRET)
+HI = pb.GenerateRequest(prompt="Hi")
 
 
 def settings(**values):
@@ -119,6 +120,33 @@ def test_a_deadline_that_passes_stops_the_engine(fake_server, method):
         assert call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+def test_a_client_is_not_sent_away_for_its_pings(fake_server):
+    """By default the fifth in a row ends the connection and what runs on it; gRPC sends no more than one a second."""
+    fake_server.text.script("a", Delay(6), "b")
+    with fake_server.client(config=ClientConfig(keepalive=Keepalive(interval=0.1))) as client:
+        assert client.text.stream("Hi").final().text == "ab"
+
+
+def test_more_calls_than_a_connection_carries_wait_for_their_turn(fake_server):
+    """The gateway runs 100 streams of a connection; one of them watches its health."""
+    running = 99
+    for _ in range(running):
+        fake_server.text.script("a", Stall())
+
+    async def main():
+        async with fake_server.async_client() as client:
+            stalled = [asyncio.ensure_future(client.text.generate("Hi")) for _ in range(running)]
+            await asyncio.to_thread(fake_server.text.wait_for_requests, running)
+            waiting = [asyncio.ensure_future(client.text.generate("Hi")) for _ in range(20)]
+            assert not (await asyncio.wait(waiting, timeout=0.2))[0]
+            assert len(fake_server.text.requests) == running
+            for call in stalled:
+                call.cancel()
+            assert {answer.text for answer in await asyncio.gather(*waiting)} == {"Hello from the fake server."}
+
+    asyncio.run(main())
+
+
 def test_a_client_that_vanishes_stops_its_engines(fake_server):
     fake_server.text.script(Stall())
     with channel(fake_server.target) as raw:
@@ -143,6 +171,69 @@ def test_the_gateway_checks_requests_too(fake_server):
             assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert caught.value.details().startswith(field)
     assert not fake_server.text.requests
+
+
+MEGABYTE = 1024 * 1024
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_an_answer_that_no_message_can_carry_is_made_once(fake_server, caplog, streamed):
+    fake_server.text.script("x" * 17 * MEGABYTE)
+    with (
+        fake_server.client() as client,
+        pytest.raises(FailedPreconditionError, match="the limit of a message") as caught,
+    ):
+        client.text.stream("Hi").final() if streamed else client.text.generate("Hi")
+    assert (caught.value.reason, caught.value.retryable) == ("TOO_LARGE", False)
+    assert ("StreamGenerate" in caught.value.details) is not streamed
+    assert len(fake_server.text.requests) == 1
+    assert not caplog.records
+
+
+class Batch(ScriptedEngine):
+    """Says everything at once, where the scripted engine sends every piece alone."""
+
+    async def stream(self, request):
+        yield [event async for events in ScriptedEngine.stream(self, request) for event in events]
+
+
+def test_a_batch_is_split_into_messages_of_256_kilobytes():
+    pieces = ["a" * 100_000, "b" * 200_000, "c" * 400_000, "d", "e" * 262_000, *["f" * 1000] * 1000]
+    engine = Batch(tuple(pieces))
+    with FakeServer(engine=engine) as server, channel(server.target) as raw:
+        request = pb.GenerateRequest(prompt="Hi", model="fake")
+        messages = list(TextServiceStub(raw).StreamGenerate(request, metadata=bearer(server), timeout=20))
+    assert [len(message.chunks) == 1 or message.ByteSize() <= 256 * 1024 for message in messages] == [True] * len(
+        messages
+    )
+    assert all(messages[i].ByteSize() + messages[i + 1].ByteSize() > 256 * 1024 for i in range(len(messages) - 1))
+    assert [chunk.text for message in messages for chunk in message.chunks if chunk.text] == pieces
+
+
+def test_many_pieces_may_make_an_answer_that_no_message_can_carry():
+    with FakeServer(engine=Batch(tuple(["x" * MEGABYTE] * 17))) as server, server.client() as client:
+        assert len(client.text.stream("Hi").final().text) == 17 * MEGABYTE
+
+
+def test_pieces_before_one_that_is_too_large_arrive():
+    engine = Batch(("some", " text", "x" * 17 * MEGABYTE, "more"))
+    with FakeServer(engine=engine) as server, server.client() as client, client.text.stream("Hi") as stream:
+        pieces = stream.text()
+        assert [next(pieces), next(pieces)] == ["some", " text"]
+        with pytest.raises(FailedPreconditionError, match="a piece of the answer"):
+            next(pieces)
+        assert len(engine.requests) == 1
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
+def test_what_would_be_tried_again_is_an_interruption_once_content_has_gone_out(fake_server, code):
+    fake_server.text.script("some ", "text", Fail(code, "slow down", retry_after=0.1))
+    with channel(fake_server.target) as raw:
+        call = TextServiceStub(raw).StreamGenerate(HI, metadata=bearer(fake_server), timeout=10)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(call)
+    assert caught.value.code() is grpc.StatusCode.ABORTED
+    assert (reason_of(caught.value), caught.value.details()) == ("INTERRUPTED", "slow down")
 
 
 @pytest.fixture
@@ -220,16 +311,25 @@ def test_a_running_turns_id_again(fake_server, session):
     fake_server.text.script(Stall())
     session.send(open_frame(), start_frame(1))
     fake_server.text.wait_for_requests(1)
-    session.send(start_frame(1), start_frame(2))
+    session.send(start_frame(1, prompt="Something else"), start_frame(2))
     session.half_close()
     assert ends(session) == {1: "CONFLICT", 2: "done"}
     fake_server.text.wait_for_cancellations(1)
 
 
-def test_a_turn_without_an_id(session):
-    session.send(open_frame(), start_frame(0), start_frame(1))
+def test_the_same_start_again_is_the_same_turn(fake_server, session):
+    fake_server.text.script(Stall())
+    session.send(open_frame(), start_frame(1))
+    fake_server.text.wait_for_requests(1)
+    session.send(start_frame(1), start_frame(2), pb.ClientFrame(cancel=pb.CancelFrame(turn_id=1)))
     session.half_close()
-    assert ends(session) == {0: "CONFLICT", 1: "done"}
+    assert ends(session) == {1: "CANCELLED", 2: "done"}
+    assert len(fake_server.text.requests) == 2
+
+
+def test_a_turn_without_an_id(session):
+    session.send(open_frame(), start_frame(0))
+    assert "start.turn_id is 0" in refused(session)
 
 
 def test_a_turn_with_a_bad_request(session):
@@ -260,15 +360,17 @@ def test_a_turn_that_is_cancelled_as_it_starts(fake_server, session):
 
 
 def test_frames_that_this_gateway_does_not_know_are_passed_over(session):
-    session.send(
-        open_frame(),
-        pb.ClientFrame(),
-        pb.ClientFrame(credit=pb.CreditFrame(turn_id=1, bytes=10)),
-        pb.ClientFrame(auth=pb.AuthFrame(token="x")),
-        start_frame(1),
-    )
+    session.send(open_frame(), pb.ClientFrame(), start_frame(1))
     session.half_close()
     assert ends(session) == {1: "done"}
+
+
+def test_what_this_gateway_does_not_serve_ends_the_session(session):
+    session.send(open_frame(), pb.ClientFrame(credit=pb.CreditFrame(turn_id=1, bytes=10)))
+    with pytest.raises(grpc.RpcError) as caught:
+        session.rest()
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert reason_of(caught.value) == "UNIMPLEMENTED"
 
 
 def test_a_client_that_closes_its_side_still_gets_its_answers(session):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import re
 
 import pytest
 from cryptography import x509
@@ -170,7 +171,36 @@ async def test_files_that_are_not_there(certificate, tmp_path):
             await gateway_with(tls).start()
 
 
-async def test_files_that_are_no_certificates(certificate, tmp_path):
-    (tmp_path / "junk").write_text("junk")
-    with pytest.raises(ConfigurationError, match="cannot listen"):
-        await gateway_with(TLSSettings(tmp_path / "junk", certificate[1])).start()
+async def test_files_that_are_no_certificates(authority, certificate, tmp_path):
+    junk, other_key = tmp_path / "junk", authority.issue("other")[1]
+    junk.write_text("junk")
+    locked = tmp_path / "locked"
+    key = serialization.load_pem_private_key(certificate[1].read_bytes(), None)
+    password = serialization.BestAvailableEncryption(b"x")
+    locked.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, password))
+    for tls, *says in (
+        (TLSSettings(junk, certificate[1]), "tls.cert_file: .*junk' holds no certificate"),
+        (TLSSettings(certificate[1], certificate[1]), "tls.cert_file: .* holds no certificate"),
+        (TLSSettings(certificate[0], junk), "tls.key_file: .*junk' holds no private key"),
+        (TLSSettings(certificate[0], certificate[0]), "tls.key_file: .* holds no private key"),
+        (TLSSettings(certificate[0], other_key), "tls.key_file: .*other.key' isn't the key of .*gateway.crt'"),
+        (
+            TLSSettings(certificate[0], locked),
+            "tls.key_file: .*locked' holds no private key in PEM, or one with a pass",
+        ),
+        (TLSSettings(*certificate, junk), "tls.client_ca_file: .*junk' holds no certificate"),
+        (TLSSettings(junk, tmp_path / "none", junk), "tls.cert_file: ", "tls.key_file: cannot", "tls.client_ca_file: "),
+    ):
+        with pytest.raises(ConfigurationError) as caught:
+            await gateway_with(tls).start()
+        lines = caught.value.details.splitlines()
+        assert len(lines) == len(says), lines
+        for pattern, line in zip(says, lines, strict=True):
+            assert re.match(pattern, line)
+
+
+async def test_words_between_certificates_do_no_harm(authority, certificate, tmp_path):
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes("subject: Müller\n".encode() + certificate[0].read_bytes() + b"\n" + authority.file.read_bytes())
+    async with gateway_with(TLSSettings(chain, certificate[1])) as gateway:
+        await use(client_of(gateway, TLS(ca_file=authority.file)))

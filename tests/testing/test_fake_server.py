@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from deepseek_grpc import Client, Finished, Usage
-from deepseek_grpc.errors import ConfigurationError, ConnectError, RateLimitError
+from deepseek_grpc import Client, Finished, TextDelta, Usage, testing
+from deepseek_grpc.errors import ConfigurationError, ConnectError, RateLimitError, ServiceUnavailableError
 from deepseek_grpc.gateway.engines.embedded import EmbeddedEngine
 from deepseek_grpc.testing import Delay, Fail, FakeServer, Reasoning, ScriptedEngine, Stall, ToolUse
+from tests.gateway.raw import channel
 
 HELLO = "Hello from the fake server."
 
 
-def test_the_example_of_the_documentation():
-    with FakeServer() as fake, fake.client() as client:
-        fake.text.script("Hel", Delay(0.01), "lo", Fail("UNAVAILABLE", retryable=False))
-        fake.text.script("Hi")
-        with pytest.raises(Exception, match="scripted failure"):
-            client.text.generate("Say hi")
-        assert client.text.generate("Say hi").text == "Hi"
+def test_the_example_of_the_documentation_does_what_it_says():
+    lines = testing.__doc__.split("\n\n", 1)[1].splitlines()
+    example = "\n".join(line for line in lines if line.startswith("    ") or not line)
+    exec(textwrap.dedent(example), {"pytest": pytest, "ServiceUnavailableError": ServiceUnavailableError})
 
 
 def test_scripts_are_played_in_order_and_then_the_default(fake_server, fake_client):
@@ -56,9 +56,67 @@ def test_a_failure_carries_what_it_was_given(fake_server, fake_client):
     assert (caught.value.details, caught.value.reason, caught.value.retry_after) == ("slow down", "QUOTA", 700)
 
 
-def test_an_unknown_status_fails_in_the_test():
-    with pytest.raises(KeyError, match="TEAPOT"):
-        ScriptedEngine().script("a", Fail("TEAPOT"))
+@pytest.mark.parametrize("code", ["TEAPOT", "OK", "unavailable", "", None, 14, ["UNAVAILABLE"]])
+def test_a_status_that_no_call_fails_with_fails_in_the_test(code):
+    with pytest.raises(ValueError, match=r"one of CANCELLED, UNKNOWN, .*UNAVAILABLE") as caught:
+        Fail(code)
+    assert repr(code) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "step", [["a", "b"], Delay, Stall, b"x", None, 1, Reasoning(None), ToolUse("f", {}), TextDelta("x")]
+)
+def test_a_step_of_no_kind_fails_in_the_test(step):
+    engine = ScriptedEngine()
+    with pytest.raises(TypeError, match=r"^step 2 is .*steps are str, Delay\(seconds\), Stall\(\), ") as caught:
+        engine.script("a", step)
+    assert repr(step) in str(caught.value)
+    with pytest.raises(TypeError):
+        ScriptedEngine(default=("a", step))
+
+
+def test_a_text_is_no_sequence_of_steps():
+    with pytest.raises(TypeError, match="give a tuple of steps"):
+        ScriptedEngine(default="Hello")
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf"), "1", None])
+def test_a_delay_that_is_none_fails_in_the_test(seconds):
+    with pytest.raises(ValueError, match="step 1 is Delay"):
+        ScriptedEngine().script(Delay(seconds))
+
+
+def test_an_end_in_the_middle_fails_in_the_test():
+    with pytest.raises(ValueError, match="it can only be the last"):
+        ScriptedEngine().script("a", Finished("length"), "b")
+
+
+@pytest.mark.parametrize(
+    ("service", "names"),
+    [(None, ["", "deepseek_rpc.v2.TextService"]), ("", [""]), ("tests.Another", ["tests.Another"])],
+)
+def test_its_health_can_be_set(fake_server, service, names):
+    with channel(fake_server.target) as raw:  # a client of this project leaves a gateway that doesn't serve
+        check = health_pb2_grpc.HealthStub(raw).Check
+        for serving, status in ((False, "NOT_SERVING"), (True, "SERVING")):
+            fake_server.set_serving(serving, service)
+            found = [check(health_pb2.HealthCheckRequest(service=name), timeout=10).status for name in names]
+            assert found == [health_pb2.HealthCheckResponse.ServingStatus.Value(status)] * len(names)
+
+
+def test_a_client_leaves_a_server_that_does_not_serve(fake_server, fake_client):
+    assert fake_client.text.generate("Hi").text == HELLO
+    fake_server.set_serving(False)
+    with fake_server.client() as other, pytest.raises(ConnectError, match="unhealthy"):
+        other.text.generate("Hi")
+    fake_server.set_serving(True)
+    with fake_server.client() as other:
+        assert other.text.generate("Hi").text == HELLO
+
+
+def test_a_server_that_does_not_run_has_no_health():
+    with pytest.raises(RuntimeError, match="isn't running"):
+        FakeServer().set_serving(False)
 
 
 def test_requests_are_remembered(fake_server, fake_client):

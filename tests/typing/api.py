@@ -338,6 +338,7 @@ def failures(client: Client) -> None:
     except errors.RateLimitError as limited:
         assert_type(limited.retry_after, float | None)
     except DeepSeekError as error:
+        assert_type(error.partial, str)
         assert_type(error.code, grpc.StatusCode)
         assert_type(error.details, str)
         assert_type(error.reason, str)

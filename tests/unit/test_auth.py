@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jwt
 import pytest
+from grpc._plugin_wrapping import _AuthMetadataContext
 
-from deepseek_grpc.auth import AUDIENCE, JWTSigner, StaticToken, TokenSource, _Plugin
+from deepseek_grpc.auth import AUDIENCE, JWTSigner, StaticToken, TokenSource, _Plugin, current_token, token_source
 from deepseek_grpc.config import TLS, ClientConfig
 from deepseek_grpc.errors import AuthenticationError, ConfigurationError
 from deepseek_grpc.gateway.tokens import ClientKey, Principal, TokenVerifier
@@ -188,12 +189,82 @@ def test_anything_with_a_token_is_a_source(source):
 def test_a_source_that_fails_fails_the_call_and_nothing_else():
     """gRPC calls the plugin in a thread of its own: an exception has to go to its callback."""
     answers = []
-    _Plugin(StaticToken("t"))(None, lambda metadata, error: answers.append((metadata, error)))
-    failing = StaticToken(token_with(exp=0))
-    _Plugin(failing)(None, lambda metadata, error: answers.append((metadata, error)))
-    assert answers[0] == ((("authorization", "Bearer t"),), None)
-    assert answers[1][0] == ()
-    assert isinstance(answers[1][1], AuthenticationError)
+    generate = _AuthMetadataContext("https://gw/deepseek_rpc.v2.TextService", "Generate")
+    health = _AuthMetadataContext("https://gw/grpc.health.v1.Health", "Watch")
+    for source in (StaticToken("t"), StaticToken(token_with(exp=0)), Source(fail)):
+        for context in (generate, health):
+            _Plugin(source)(context, lambda metadata, error: answers.append((metadata, error)))
+    good = ((("authorization", "Bearer t"),), None)
+    assert answers[:2] == [good, good]
+    assert answers[3] == answers[5] == ((), None)  # health needs no credential
+    for metadata, error in (answers[2], answers[4]):
+        assert metadata == ()
+        assert isinstance(error, AuthenticationError)
+
+
+# Sources of one's own
+
+
+class Source:
+    """A user's token source."""
+
+    def __init__(self, make):
+        self.token = make
+
+
+def fail():
+    raise KeyError("s3cret in the message")
+
+
+def test_a_source_that_raises_what_it_likes_is_a_failed_authentication():
+    with pytest.raises(AuthenticationError, match="KeyError") as caught:
+        current_token(Source(fail))
+    assert "s3cret" not in str(caught.value)
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_what_a_source_says_itself_stays():
+    with pytest.raises(AuthenticationError, match="expired"):
+        current_token(StaticToken(token_with(exp=0)))
+
+
+@pytest.mark.parametrize("token", [None, b"token", 5, "", "two words", "line\nbreak", "snow\N{SNOWMAN}", "tab\t"])
+def test_what_no_header_can_carry_is_no_token(token):
+    with pytest.raises(AuthenticationError, match="the token source") as caught:
+        current_token(Source(lambda: token))
+    assert "words" not in str(caught.value)
+
+
+def test_credentials_are_a_source_a_text_or_none():
+    signer = JWTSigner("a", SECRET)
+    assert token_source(signer) is signer
+    assert token_source("t").token() == "t"
+    assert token_source(None) is None
+
+
+@pytest.mark.parametrize(
+    ("credentials", "says"), [(("id", "s3cret"), "a tuple"), (b"s3cret", "a bytes"), (JWTSigner, "the class JWTSigner")]
+)
+def test_other_credentials_are_refused_without_being_quoted(credentials, says):
+    with pytest.raises(ConfigurationError, match=f"credentials is {says}; give JWTSigner") as caught:
+        token_source(credentials)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "argument"),
+    [
+        (lambda: JWTSigner("a", None), "client_secret"),
+        (lambda: JWTSigner("a", 5), "client_secret"),
+        (lambda: JWTSigner(None, SECRET), "client_id"),
+        (lambda: JWTSigner("a", SECRET, lifetime="15m"), "lifetime"),
+        (lambda: StaticToken(None), "token"),
+        (lambda: StaticToken(b"t"), "token"),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(make, argument):
+    with pytest.raises(ConfigurationError, match=f"^{argument} is"):
+        make()
 
 
 def test_a_config_hides_nothing_because_it_has_no_secret():

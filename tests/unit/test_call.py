@@ -22,6 +22,13 @@ def test_its_own_metadata_comes_after_that():
     assert call.metadata == (("x-request-id", "r1"), ("x-api-version", API_VERSION), ("x-team", "a"), ("x-trace", "7"))
 
 
+@pytest.mark.parametrize("metadata", [["x-team"], "x-team", 5])
+def test_metadata_is_a_mapping(metadata):
+    with pytest.raises(InvalidRequestError, match="give a mapping") as caught:
+        call_options(CONFIG, metadata=metadata)
+    assert caught.value.field == "metadata"
+
+
 def test_request_ids_do_not_repeat():
     ids = {new_request_id() for _ in range(1000)}
     assert len(ids) == 1000

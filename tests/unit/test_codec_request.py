@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deepseek_grpc._codec.checks import check_generate
+from deepseek_grpc._codec.checks import check_generate, request_limit
 from deepseek_grpc._codec.request import decode_generate, encode_generate
 from deepseek_grpc.config import MAX_MESSAGE_BYTES
 from deepseek_grpc.errors import InvalidRequestError, RequestTooLargeError
@@ -196,7 +196,7 @@ SECRET = "do not repeat this"
 # (what is wrong, prompt, options, the field that the error names, what else the message has to say)
 REFUSED = [
     ("an empty prompt", "", {}, "prompt", ["empty", "at least 1"]),
-    ("no messages", [], {}, "messages", ["empty", "at least 1"]),
+    ("no messages", [], {}, "messages", ["empty", "prompt", "at least 1"]),
     ("a prompt that is a number", 5, {}, "prompt", ["int"]),
     ("a prompt that is None", None, {}, "prompt", ["NoneType"]),
     ("a prompt in bytes", b"Hi", {}, "prompt", ["bytes"]),
@@ -388,3 +388,29 @@ def test_the_gateway_refuses_what_no_client_of_ours_would_send(request_, field):
     with pytest.raises(InvalidRequestError) as caught:
         check_generate(request_)
     assert caught.value.field == field
+
+
+def test_the_limit_is_what_a_message_may_have():
+    larger, smaller = request_limit(64 * 2**20), request_limit(2**20)
+    assert len(encode("x" * 20_000_000, max_bytes=larger).prompt) == 20_000_000
+    with pytest.raises(RequestTooLargeError, match=rf"^prompt has 1,000,000 .* is {smaller:,}$") as caught:
+        encode("x" * 1_000_000, max_bytes=smaller)
+    assert caught.value.field == "prompt"
+    assert request_limit(500) == 250  # no 64 KiB to spare
+    request_ = encode("x" * 1000)
+    with pytest.raises(RequestTooLargeError):
+        check_generate(request_, 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("temprature", "'temprature'; did you mean 'temperature'"),
+        ("xyz", "'xyz'; .*extra="),
+        ("metadata", "'metadata': .* session"),
+    ],
+)
+def test_an_option_that_there_is_not_is_named(name, says):
+    with pytest.raises(TypeError, match=says) as caught:
+        encode("Hi", **{name: 1})
+    assert "encode_generate" not in str(caught.value)

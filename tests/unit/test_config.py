@@ -1,6 +1,9 @@
+import copy
 import dataclasses
 import json
 import math
+import pickle
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -210,11 +213,74 @@ def test_no_connect_timeout_leaves_grpcs_own():
         lambda: ClientConfig(reconnect_backoff=(0, 1)),
         lambda: TLS(cert_file="a.pem"),
         lambda: TLS(key_file="a.pem"),
+        lambda: ClientConfig(reconnect_backoff=1),
+        lambda: ClientConfig(reconnect_backoff=(1, 2, 3)),
     ],
 )
 def test_a_config_that_makes_no_sense_is_refused_where_it_is_written(make):
     with pytest.raises(ConfigurationError):
         make()
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "hint"),
+    [
+        ("timeouts", 5, "Timeouts(total="),
+        ("timeouts", None, "Timeouts"),
+        ("retry", None, "Retry"),
+        ("retry", 3, "Retry"),
+        ("keepalive", 20, "Keepalive"),
+        ("tls", "/x/ca.pem", "TLS(ca_file="),
+        ("tls", None, "TLS(ca_file="),
+        ("metadata", ["x-team"], "Mapping"),
+        ("wait_for_ready", "yes", "bool"),
+    ],
+)
+def test_a_part_of_another_kind_is_named_with_what_to_give(name, wrong, hint):
+    with pytest.raises(ConfigurationError, match=f"^{name} is a ") as caught:
+        ClientConfig(**{name: wrong})
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["ca_file", "cert_file", "key_file"])
+def test_a_certificate_is_named_by_its_path(name):
+    with pytest.raises(ConfigurationError, match=rf"TLS\.{name} is a bytes"):
+        TLS(**{name: b"-----BEGIN"})
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:1", "unix:/run/gw.sock", "dns:///localhost:1"])
+def test_nothing_stands_between_a_client_and_its_own_machine(target):
+    assert dict(ClientConfig().channel_options(target))["grpc.enable_http_proxy"] == 0
+
+
+@pytest.mark.parametrize("target", ["", "gw.internal:443"])
+def test_a_proxy_may_stand_before_another_host(target):
+    assert "grpc.enable_http_proxy" not in dict(ClientConfig().channel_options(target))
+
+
+CONFIGS = [ClientConfig(), ClientConfig(metadata={"x-team": "a"}, tls=TLS("ca.pem"), retry=Retry(attempts=1))]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_a_config_is_a_value(config):
+    for twin in (pickle.loads(pickle.dumps(config)), copy.deepcopy(config), copy.copy(config), replace(config)):
+        assert twin == config
+        assert hash(twin) == hash(config)
+        assert twin.channel_options() == config.channel_options()
+    parts = asdict(config)
+    assert parts["metadata"] == config.metadata
+    assert parts["timeouts"]["connect"] == 5
+    assert len({*CONFIGS, config}) == len(CONFIGS)
+
+
+def test_a_config_keeps_a_copy_of_its_metadata():
+    mine = {"x-team": "a"}
+    config = ClientConfig(metadata=mine)
+    mine["x-team"] = "b"
+    assert config.metadata == {"x-team": "a"}
+    assert repr(config.metadata) == "{'x-team': 'a'}"
+    with pytest.raises(TypeError):
+        config.metadata["x-team"] = "c"
 
 
 def test_tls_reads_its_files_and_names_the_one_it_cannot(tmp_path):

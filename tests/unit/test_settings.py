@@ -16,6 +16,8 @@ from deepseek_grpc.gateway.settings import (
 
 from .keys import SECRET, pair
 
+CLIENT = '[[clients]]\nid = "a"\n'
+GOOD_CLIENT = f'{CLIENT}secret_file = "svc-a.secret"\n'
 EXAMPLE = """
 [gateway]
 listen = "0.0.0.0:8443"
@@ -112,9 +114,54 @@ def test_the_example(folder):
     )
 
 
-def test_an_empty_file_means_the_defaults(folder):
-    assert read(folder, "") == Settings()
+def test_what_a_file_leaves_out_is_the_default(folder):
+    client = ClientSettings("a", SECRET.encode())
+    assert read(folder, GOOD_CLIENT) == Settings(clients=(client,))
     assert Settings().listen == "127.0.0.1:50051"
+
+
+@pytest.mark.parametrize("text", ["", "[gateway]\nlisten = 'unix:/tmp/gw.sock'", "clients = []"])
+def test_a_gateway_that_nobody_could_call_does_not_start(folder, text):
+    assert problems(folder, text) == ["clients: there is none, so nobody could call; give [[clients]]"]
+
+
+def test_what_does_not_fit_together_is_said_with_the_rest(folder):
+    found = problems(
+        folder,
+        """
+        [gateway]
+        listen = "127.0.0.1:99999"
+        default_model = "large"
+        workers = 4
+        [[backends]]
+        models = ["small-*"]
+        [aliases]
+        good = "small-1"
+        chained = "good"
+        typo = "smal-1"
+        number = 1
+        [roles]
+        writer = ["text.generat", "text.*", "txt.*", "data.read", "*"]
+        """,
+    )
+    assert [line.partition(":")[0] for line in found] == [
+        "gateway.workers",
+        "aliases.number",
+        "roles.writer",
+        "roles.writer",
+        "gateway.default_model",
+        "aliases.chained",
+        "aliases.typo",
+        "clients",
+        "listen",
+    ]
+    text = "\n".join(found)
+    assert "gateway.default_model: no backend serves 'large'" in text
+    assert "aliases.chained: no backend serves 'good'" in text
+    assert "'text.generat' is no permission" in text
+    assert "'txt.*' is no permission" in text
+    assert "text.balance, text.complete, text.generate, text.models, text.session" in text
+    assert "the port of '127.0.0.1:99999' is too large; ports end at 65535" in text
 
 
 def test_everything_that_is_wrong_is_said_at_once(folder):
@@ -159,9 +206,6 @@ def test_everything_that_is_wrong_is_said_at_once(folder):
     assert "[tls]" in text
 
 
-CLIENT = '[[clients]]\nid = "a"\n'
-
-
 @pytest.mark.parametrize(
     ("text", "key", "says"),
     [
@@ -174,15 +218,19 @@ CLIENT = '[[clients]]\nid = "a"\n'
         (f"[gateway]\ndrain_seconds = 1{'0' * 400}", "gateway.drain_seconds", "positive"),
         ("[gateway]\ndrain_seconds = true", "gateway.drain_seconds", "positive"),
         ("backends = 1", "backends", "[[backends]]"),
+        ("backends = []", "backends", "at least one"),
         ("backends = [1]", "backends", "[[backends]]"),
         ("[[backends]]\nspeed = 1", "backends[0].speed", "unknown key"),
         ("[[backends]]\npace = -1", "backends[0].pace", "positive"),
         ('[[backends]]\nmodels = "x"', "backends[0].models", "list"),
         ("[[backends]]\nmodels = [1]", "backends[0].models", "list"),
         ("[aliases]\na = 1", "aliases.a", "string"),
+        ('[gateway]\ndefault_model = "x"', "gateway.default_model", "no backend serves 'x'"),
+        ('[gateway]\ndefault_model = 1\n[[backends]]\nmodels = ["x"]', "gateway.default_model", "string"),
+        ('[aliases]\na = "b"', "aliases.a", "no backend serves 'b'"),
         ('[roles]\nr = "text.*"', "roles.r", "list"),
-        ('[roles]\nr = ["text"]', "roles.r", "area.verb"),
-        ('[roles]\nr = ["*.generate"]', "roles.r", "area.verb"),
+        ('[roles]\nr = ["text"]', "roles.r", "one of *, data.*, data.analyze"),
+        ('[roles]\nr = ["*.generate"]', "roles.r", "one of *, data.*, data.analyze"),
         ('[[clients]]\nid = ""\nsecret_file = "svc-a.secret"', "clients[0].id", "empty"),
         (CLIENT, "clients[0]", "one of secret_file, secret_env, public_key_file"),
         (f'{CLIENT}secret_file = "svc-a.secret"\nsecret_env = "X"', "clients[0]", "one of"),
@@ -205,7 +253,7 @@ CLIENT = '[[clients]]\nid = "a"\n'
 def test_each_problem_has_its_key(folder, text, key, says):
     (folder / "short").write_text("12345")
     (folder / "empty").write_text("\n")
-    [line] = problems(folder, text)
+    [line] = problems(folder, text if "[[clients]]" in text else f"{text}\n{GOOD_CLIENT}")
     assert line.startswith(f"{key}: ")
     assert says in line
 
@@ -251,7 +299,15 @@ def test_the_example_without_tls_or_without_clients_is_open_to_the_world():
     assert Settings(listen="0.0.0.0:8443", tls=tls, clients=(client,))
 
 
-@pytest.mark.parametrize("listen", ["127.0.0.1:0", "[::1]:0", "localhost:50051", "unix:/tmp/gw.sock"])
+@pytest.mark.parametrize("listen", ["127.0.0.1:65536", "[::1]:99999", "localhost:70000"])
+def test_a_port_ends_at_65535(listen):
+    with pytest.raises(ConfigurationError, match="ports end at 65535"):
+        Settings(listen=listen)
+
+
+@pytest.mark.parametrize(
+    "listen", ["127.0.0.1:0", "[::1]:0", "localhost:65535", "unix:/tmp/gw.sock", "unix:/tmp/gw:99999"]
+)
 def test_loopback_needs_neither(listen):
     assert Settings(listen=listen).listen == listen
 

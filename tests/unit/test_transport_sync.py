@@ -1,5 +1,9 @@
 """The sync transport over grpc_testing's channel: what is sent, what comes back, and no network."""
 
+import subprocess
+import sys
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -9,7 +13,8 @@ import pytest
 from deepseek_grpc import Client
 from deepseek_grpc._call import call_options
 from deepseek_grpc._codec.status import DETAILS_KEY, encode_status
-from deepseek_grpc._transport.sync import Link
+from deepseek_grpc._transport import sync
+from deepseek_grpc._transport.sync import Link, _Timers
 from deepseek_grpc._transport.sync_session import open_session
 from deepseek_grpc.auth import StaticToken
 from deepseek_grpc.config import ClientConfig, Timeouts
@@ -323,6 +328,92 @@ def test_a_stream_that_ends_without_an_end_was_cut(channel):
         with pytest.raises(StreamInterruptedError, match="ended before") as caught:
             stream.final()
     assert caught.value.partial == "Hel"
+
+
+def test_a_client_that_may_send_more_sends_more(channel, threads):
+    with Client("127.0.0.1:1", config=ClientConfig(max_message_bytes=64 * 2**20)) as client:
+        client._link._channel = channel
+        with client.text.stream("x" * 20_000_000):
+            assert len(channel.test.take_unary_stream(STREAM)[1].prompt) == 20_000_000
+
+
+# Timers
+
+
+@pytest.fixture
+def timers():
+    timers = _Timers()
+    done = threading.Event()
+    timers.at(0, done.set)
+    assert done.wait(30)
+    return timers
+
+
+def test_a_stream_that_is_over_leaves_no_timer(channel, link, monkeypatch):
+    timers = _Timers()
+    monkeypatch.setattr(sync, "_timers", timers)
+    for _ in range(200):
+        stream = listen(link, Timeouts(first_token=600))
+        rpc = channel.test.take_unary_stream(STREAM)[2]
+        rpc.terminate((), OK, "")
+        assert stream.read() is None
+    assert len(timers._heap) < 100
+
+
+def test_a_cancelled_timer_is_not_called(timers):
+    called = []
+    done = threading.Event()
+    now = time.monotonic()
+    entries = [timers.at(now + 0.05, lambda: called.append("cancelled")) for _ in range(5)]
+    for entry in entries:
+        timers.cancel(entry)
+        timers.cancel(entry)
+    timers.at(now + 0.06, done.set)
+    assert done.wait(30)
+    assert called == []
+    assert timers._cancelled == 0
+
+
+def test_a_timer_that_fails_leaves_the_others(timers, caplog):
+    done = threading.Event()
+    timers.at(0, lambda: 1 / 0)
+    timers.at(0, done.set)
+    assert done.wait(30)
+    assert "ZeroDivisionError" in caplog.text
+
+
+FORK = """
+import os, threading
+from deepseek_grpc._transport.sync import _timers
+
+def works():
+    done = threading.Event()
+    _timers.at(0, done.set)
+    return done.wait(20)
+
+assert works()
+held, release = threading.Event(), threading.Event()
+
+def hold():
+    with _timers._condition:
+        held.set()
+        release.wait()
+
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+child = os.fork()
+if not child:
+    os._exit(0 if works() else 1)
+release.set()
+thread.join()
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+assert works()
+"""
+
+
+def test_timers_work_in_a_child_that_was_forked_in_the_middle_of_one():
+    subprocess.run([sys.executable, "-W", "ignore", "-c", FORK], check=True, timeout=50)
 
 
 # A session

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
 from deepseek_grpc._codec.answer import encode_completion, encode_event, encode_models
 from deepseek_grpc._codec.checks import check_generate
 from deepseek_grpc._codec.request import decode_generate
-from deepseek_grpc.errors import ServiceUnavailableError
+from deepseek_grpc._session import BATCH_BYTES
+from deepseek_grpc.config import MAX_MESSAGE_BYTES
+from deepseek_grpc.errors import FailedPreconditionError, RateLimitError, ServiceUnavailableError
 from deepseek_grpc.gateway.engines import TextEngine
 from deepseek_grpc.gateway.guard import Call, interruption
 from deepseek_grpc.gateway.router import Router
@@ -18,6 +20,9 @@ from deepseek_grpc.types import GenerateRequest, Upstream
 from deepseek_rpc.v2 import text_pb2 as pb
 
 __all__ = ["TextService"]
+
+_ENTRY_BYTES: Final = 5
+"""What a chunk costs beside its own bytes: its tag and its length, which is under 2**28."""
 
 
 class TextService:
@@ -34,6 +39,8 @@ class TextService:
         completion = await engine.generate(decoded)
         response = pb.GenerateResponse()
         encode_completion(completion, _upstream(engine, call), response)
+        if (size := response.ByteSize()) > MAX_MESSAGE_BYTES:
+            raise _too_large("the answer", size, "; StreamGenerate sends it piece by piece")
         return response
 
     async def StreamGenerate(self, request: pb.GenerateRequest, call: Call) -> None:  # noqa: N802
@@ -48,8 +55,12 @@ class TextService:
                     message = pb.StreamGenerateResponse()
                     for event in events:
                         encode_event(event, upstream, message.chunks.add())
-                    await call.context.write(message)
-        except ServiceUnavailableError as error:
+                    if message.ByteSize() <= BATCH_BYTES:
+                        await call.context.write(message)
+                    else:
+                        for part in _split(message):
+                            await call.context.write(part)
+        except (ServiceUnavailableError, RateLimitError) as error:
             if upstream is None:
                 raise
             raise interruption(error) from error
@@ -74,3 +85,25 @@ class TextService:
 
 def _upstream(engine: TextEngine, call: Call) -> Upstream:
     return Upstream(engine.name, attempts=call.attempts, gateway_ms=call.elapsed_ms())
+
+
+def _split(message: pb.StreamGenerateResponse) -> Iterator[pb.StreamGenerateResponse]:
+    """Yields a batch in parts of the size that batches may have; a chunk that is larger goes alone."""
+    part, room = pb.StreamGenerateResponse(), BATCH_BYTES
+    for chunk in message.chunks:
+        size = chunk.ByteSize() + _ENTRY_BYTES
+        if size > room and part.chunks:
+            yield part
+            part, room = pb.StreamGenerateResponse(), BATCH_BYTES
+        if size > MAX_MESSAGE_BYTES:
+            raise _too_large("a piece of the answer", size)
+        part.chunks.append(chunk)
+        room -= size
+    yield part
+
+
+def _too_large(what: str, size: int, hint: str = "") -> FailedPreconditionError:
+    # gRPC would refuse it with RESOURCE_EXHAUSTED, and clients would have the same answer generated again and again.
+    return FailedPreconditionError(
+        f"{what} has {size:,} bytes; the limit of a message is {MAX_MESSAGE_BYTES:,} bytes{hint}", reason="TOO_LARGE"
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from deepseek_grpc import (
@@ -256,6 +258,79 @@ async def test_a_source_without_a_token_fails_before_anything_is_sent(fake_serve
             client.text.stream("Hi")
         with pytest.raises(AuthenticationError, match="no token today"):
             client.text.session()
+
+
+class Other:
+    """A user's source that says what it is told to."""
+
+    def __init__(self, say):
+        self.token = say
+
+
+def fail():
+    raise KeyError("s3cret")
+
+
+@pytest.mark.parametrize("delivery", ["call", "metadata"])
+@pytest.mark.parametrize(("say", "says"), [(fail, "KeyError"), (lambda: None, "NoneType"), (lambda: "a\nb", "header")])
+async def test_a_source_that_fails_is_no_lost_connection(fake_server, delivery, say, says):
+    config = ClientConfig(token_delivery=delivery)
+    async with fake_server.async_client(credentials=Other(say), config=config) as client:
+        with pytest.raises(AuthenticationError, match=says) as caught:
+            await client.text.generate("Hi")
+        with pytest.raises(AuthenticationError, match=says):
+            client.text.stream("Hi")
+        with pytest.raises(AuthenticationError, match=says):
+            client.text.session()
+        assert "s3cret" not in str(caught.value)
+        assert await client.health() == "SERVING"
+    assert fake_server.text.requests == []
+
+
+async def test_a_source_that_fails_in_grpcs_own_thread_is_no_lost_connection(fake_server):
+    here, good = threading.get_ident(), fake_server.credentials()
+
+    def token():
+        return good.token() if threading.get_ident() == here else fail()
+
+    async with fake_server.async_client(credentials=Other(token)) as client:
+        with pytest.raises(AuthenticationError, match="KeyError") as caught:
+            await client.text.generate("Hi", request_id="req-1")
+    assert caught.value.request_id == "req-1"
+    assert fake_server.text.requests == []
+
+
+async def test_no_proxy_stands_before_this_machine(fake_server, monkeypatch):
+    for name in ("no_grpc_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("grpc_proxy", "https_proxy", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    async with fake_server.async_client() as client:
+        assert (await client.text.generate("Hi")).text == "Hello from the fake server."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"target": 5}, "target is 5"),
+        ({"target": "x:1", "credentials": ("id", "secret")}, "credentials is a tuple"),
+        ({"target": "x:1", "credentials": b"secret"}, "credentials is a bytes"),
+        ({"target": "x:1", "config": {"tls": False}}, "config is a dict"),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(arguments, says):
+    from deepseek_grpc import AsyncClient
+
+    with pytest.raises(ConfigurationError, match=says):
+        AsyncClient(**arguments)
+
+
+async def test_an_option_that_there_is_not_is_named(client):
+    with pytest.raises(TypeError, match=r"'temprature'; did you mean 'temperature'"):
+        await client.text.generate("Hi", temprature=1)
+    async with client.text.session() as session:
+        with pytest.raises(TypeError, match="it travels with its session"):
+            await session.generate("Hi", metadata={"x-team": "a"})
 
 
 async def test_many_calls_at_once(fake_server, client):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from deepseek_grpc import Model
-from deepseek_grpc.errors import NotFoundError, PermissionDeniedError
+from deepseek_grpc import ClientConfig, Model, StaticToken
+from deepseek_grpc.errors import AuthenticationError, NotFoundError, PermissionDeniedError
 from deepseek_grpc.testing import FakeServer
 
 
@@ -22,6 +22,16 @@ async def test_a_service_that_it_does_not_know(client):
 async def test_health_needs_no_credential(fake_server):
     async with fake_server.async_client(credentials=None) as client:
         assert await client.health() == "SERVING"
+
+
+@pytest.mark.parametrize("delivery", ["call", "metadata"])
+async def test_health_does_not_ask_for_the_credential(fake_server, delivery):
+    config = ClientConfig(token_delivery=delivery)
+    expired = StaticToken("e30.eyJleHAiOiAwfQ.x")
+    async with fake_server.async_client(credentials=expired, config=config) as client:
+        assert await client.health() == "SERVING"
+        with pytest.raises(AuthenticationError, match="expired"):
+            await client.text.generate("Hi")
 
 
 async def test_models(client):

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from deepseek_grpc import Model
-from deepseek_grpc.errors import NotFoundError, PermissionDeniedError
+from deepseek_grpc import ClientConfig, Model, StaticToken
+from deepseek_grpc.errors import AuthenticationError, NotFoundError, PermissionDeniedError
 from deepseek_grpc.testing import FakeServer
 
 
@@ -23,6 +23,16 @@ def test_a_service_that_it_does_not_know(client):
 def test_health_needs_no_credential(fake_server):
     with fake_server.client(credentials=None) as client:
         assert client.health() == "SERVING"
+
+
+@pytest.mark.parametrize("delivery", ["call", "metadata"])
+def test_health_does_not_ask_for_the_credential(fake_server, delivery):
+    config = ClientConfig(token_delivery=delivery)
+    expired = StaticToken("e30.eyJleHAiOiAwfQ.x")
+    with fake_server.client(credentials=expired, config=config) as client:
+        assert client.health() == "SERVING"
+        with pytest.raises(AuthenticationError, match="expired"):
+            client.text.generate("Hi")
 
 
 def test_models(client):

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import gc
+import pickle
+
 import pytest
 
 from deepseek_grpc import (
@@ -17,7 +20,13 @@ from deepseek_grpc import (
     system,
     user,
 )
-from deepseek_grpc.errors import ClosedError, ContentPolicyError, StreamInterruptedError
+from deepseek_grpc.errors import (
+    ClosedError,
+    ContentPolicyError,
+    DeadlineExceededError,
+    DeepSeekError,
+    StreamInterruptedError,
+)
 from deepseek_grpc.testing import Delay, Fail, Reasoning, Stall, ToolUse
 from tests.contract.concurrency import gather_threads, start_thread
 
@@ -138,9 +147,29 @@ def test_leaving_the_block_cancels_at_the_engine(fake_server, start):
             if isinstance(event, TextDelta):
                 break
     fake_server.text.wait_for_cancellations(1)
-    answer = stream.final()
-    assert answer.text == "first"
-    assert answer.finish_reason == "cancelled"
+    for rest in (stream.final, lambda: events_of(stream)):
+        with pytest.raises(ClosedError, match="left before its end") as caught:
+            rest()
+        assert caught.value.partial == "first"
+        assert caught.value.request_id == stream.request_id
+
+
+def test_what_was_cancelled_stays_so_after_the_block(fake_server, start):
+    fake_server.text.script("first", Stall())
+    with start("Hi") as stream:
+        for event in stream:
+            if isinstance(event, TextDelta):
+                stream.cancel()
+    assert (stream.final()).finish_reason == "cancelled"
+    assert events_of(stream) == []
+
+
+def test_leaving_the_block_after_the_last_event_is_no_early_end(start):
+    with start("Hi") as stream:
+        for event in stream:
+            if isinstance(event, Finished):
+                break
+    assert (stream.final()).finish_reason == "stop"
 
 
 def test_leaving_the_block_by_an_error_cancels_at_the_engine(fake_server, start):
@@ -263,7 +292,13 @@ def test_a_stream_that_is_cut_keeps_its_text(fake_server, start):
 
         with pytest.raises(StreamInterruptedError, match="the backend is gone") as caught:
             read()
-        assert events_of(stream) == []
+        with pytest.raises(StreamInterruptedError) as again:
+            events_of(stream)
+        assert again.value is caught.value
+        with pytest.raises(StreamInterruptedError, match="the backend is gone"):
+            stream.final()
+    with pytest.raises(StreamInterruptedError, match="the backend is gone"):
+        stream.final()
     assert seen == ["Hel", "lo"]
     assert caught.value.partial == "Hello"
     assert caught.value.code.name == "ABORTED"
@@ -284,9 +319,53 @@ def test_final_of_a_stream_that_is_cut_keeps_its_text(fake_server, start):
 def test_other_failures_in_mid_stream_stay_what_they_are(fake_server, start):
     fake_server.text.script("Hel", Fail("INVALID_ARGUMENT", reason="CONTENT_RISK"))
     with start("Hi") as stream:
+        with pytest.raises(ContentPolicyError) as caught:
+            stream.final()
+        assert caught.value.partial == "Hel"
+        with pytest.raises(ContentPolicyError):
+            events_of(stream)
+        stream.cancel()
         with pytest.raises(ContentPolicyError):
             stream.final()
-        assert events_of(stream) == []
+
+
+@pytest.mark.parametrize("code", ["RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "INTERNAL", "NOT_FOUND"])
+def test_whatever_ends_a_stream_leaves_its_text(fake_server, start, code):
+    fake_server.text.script("Hel", "lo", Fail(code))
+    with start("Hi") as stream:
+        with pytest.raises(DeepSeekError) as caught:
+            stream.final()
+    assert caught.value.partial == "Hello"
+    assert pickle.loads(pickle.dumps(caught.value)).partial == "Hello"
+
+
+def test_the_total_time_leaves_the_text(fake_server, start):
+    fake_server.text.script("Hel", "lo", Stall())
+    with start("Hi", timeout=1) as stream:
+        with pytest.raises(DeadlineExceededError) as caught:
+            stream.final()
+    assert caught.value.partial == "Hello"
+
+
+def test_a_stream_that_nobody_holds_is_cancelled(fake_server, client):
+    fake_server.text.script("one", Stall())
+    stream = client.text.stream("Hi")
+    fake_server.text.wait_for_requests(1)
+    del stream
+    gc.collect()
+    fake_server.text.wait_for_cancellations(1)
+
+
+def test_a_stream_that_was_read_and_nobody_holds_is_cancelled(fake_server, client):
+    def read():
+        for event in client.text.stream("Hi"):
+            if isinstance(event, TextDelta):
+                break
+
+    fake_server.text.script("one", Stall())
+    read()
+    gc.collect()
+    fake_server.text.wait_for_cancellations(1)
 
 
 def test_many_streams_at_once(fake_server, start):
