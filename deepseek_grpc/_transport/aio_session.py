@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from deepseek_grpc._call import CallOptions, ContentWatch
-from deepseek_grpc._session import DEADLINE_GRACE, ClientSession, ClientTurn, deadline_ms, restated
+from deepseek_grpc._session.client import DEADLINE_GRACE, ClientSession, ClientTurn, deadline_ms, restated
 from deepseek_grpc._transport.aio import Link
 from deepseek_grpc.errors import (
     CancelledByPeerError,

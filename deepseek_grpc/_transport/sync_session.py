@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from deepseek_grpc._call import CallOptions, ContentWatch
-from deepseek_grpc._session import DEADLINE_GRACE, ClientSession, ClientTurn, deadline_ms, restated
+from deepseek_grpc._session.client import DEADLINE_GRACE, ClientSession, ClientTurn, deadline_ms, restated
 from deepseek_grpc._transport.sync import Link
 from deepseek_grpc.errors import (
     CancelledByPeerError,

@@ -7,16 +7,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from deepseek_grpc._codec.answer import StreamDecoder
 from deepseek_grpc._codec.request import encode_generate
-from deepseek_grpc._session import (
-    BATCH_BYTES,
-    FRAME_BYTES,
-    MAX_FRAMES,
-    CancelledTurn,
-    ClientSession,
-    GatewaySession,
-    StartedTurn,
-    deadline_ms,
-)
+from deepseek_grpc._session.client import ClientSession, deadline_ms
+from deepseek_grpc._session.frames import BATCH_BYTES, FRAME_BYTES, MAX_FRAMES
+from deepseek_grpc._session.gateway import CancelledTurn, GatewaySession, StartedTurn
 from deepseek_grpc.errors import (
     CancelledByPeerError,
     ClosedError,

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from deepseek_grpc._call import new_request_id
 from deepseek_grpc._codec.checks import check_generate
 from deepseek_grpc._codec.request import decode_generate
-from deepseek_grpc._session import CancelledTurn, GatewaySession, RenewedToken, StartedTurn
+from deepseek_grpc._session.gateway import CancelledTurn, GatewaySession, RenewedToken, StartedTurn
 from deepseek_grpc.errors import (
     CancelledByPeerError,
     DeadlineExceededError,

@@ -9,7 +9,7 @@ from typing import Any, Final
 from deepseek_grpc._codec.answer import encode_completion, encode_event, encode_models
 from deepseek_grpc._codec.checks import check_generate
 from deepseek_grpc._codec.request import decode_generate
-from deepseek_grpc._session import BATCH_BYTES
+from deepseek_grpc._session.frames import BATCH_BYTES
 from deepseek_grpc.config import MAX_MESSAGE_BYTES
 from deepseek_grpc.errors import FailedPreconditionError, RateLimitError, ServiceUnavailableError
 from deepseek_grpc.gateway.engines import TextEngine
