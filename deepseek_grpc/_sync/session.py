@@ -22,7 +22,11 @@ class Session:
     """One bidirectional stream that carries any number of generations at once.
 
     What is ready travels together, so that many concurrent generations cost far less than a call each. Every start is
-    authorised like a call. When the connection is lost, the session ends and its turns raise.
+    authorised like a call, and a renewed credential goes along by itself. When the connection is lost, or the gateway
+    is about to go, the session ends and its turns raise: open another one.
+
+    Use it in a `with` block: an open session holds a stream here and at the gateway. Turns that nobody reads pile up in
+    memory, because there is no flow control for each of them.
     """
 
     def __init__(self, link: transport.Link, driver: sessions.SessionDriver) -> None:

@@ -161,11 +161,6 @@ class Messages:
         if self._watch.active:
             self._check()
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether `cancel` ended it."""
-        return self._cancelled
-
     def _check(self) -> None:
         wait = self._watch.check(self._loop.time())
         if wait > 0:

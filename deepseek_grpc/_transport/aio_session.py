@@ -200,11 +200,6 @@ class Turn:
         if self._watch is not None and self._watch.active:
             self._check()
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether `cancel` ended it."""
-        return self._cancelled
-
     def _wake(self) -> None:
         waiter = self._waiter
         if waiter is not None:

@@ -217,11 +217,6 @@ class Messages:
         if self._watch.active:
             self._check()
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether `cancel` ended it."""
-        return self._cancelled
-
     def _check(self) -> None:
         if self._ended:
             return

@@ -142,11 +142,6 @@ class Turn:
         self._deadline = None if total is None else time.monotonic() + total + DEADLINE_GRACE
         state.wake = self._wake
 
-    @property
-    def cancelled(self) -> bool:
-        """Whether `cancel` ended it."""
-        return self._cancelled
-
     def _wake(self) -> None:
         self._inbox.put(None)
 
