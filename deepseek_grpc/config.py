@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import field, replace
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from deepseek_grpc._value import Value, value
 from deepseek_grpc.errors import ConfigurationError
@@ -37,6 +37,13 @@ _RETRIED: Final = {
 
 
 _LIMITS: Final = ("connect", "first_token", "idle", "total")
+
+
+class _Deadlined(Protocol):
+    """What a servicer's context has: the seconds that are left of the call's deadline, or None."""
+
+    def time_remaining(self) -> float | None:
+        """Returns them."""
 
 
 @value
@@ -73,6 +80,21 @@ class Timeouts(Value):
     def defaults(cls) -> Timeouts:
         """Returns the defaults, each field set."""
         return cls(connect=5.0, first_token=30.0, idle=30.0, total=600.0)
+
+    @classmethod
+    def from_context(cls, context: _Deadlined) -> Timeouts:
+        """Returns limits that inherit the deadline of a call that this program is answering itself.
+
+        What is left of it becomes the total; a call without a deadline leaves the client's own. Takes the context of a
+        servicer of grpc or grpc.aio.
+
+        Example:
+            >>> class Servicer:
+            ...     def Ask(self, request, context):
+            ...         return client.text.generate(request.text, timeout=Timeouts.from_context(context))
+        """
+        remaining = context.time_remaining()
+        return cls() if remaining is None else cls(total=min(max(remaining, 0.0), 999_999_999.0))
 
     def over(self, base: Timeouts) -> Timeouts:
         """Returns these limits with those of `base` where none is given here."""

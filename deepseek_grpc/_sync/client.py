@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Never, Self, cast
 
 from deepseek_grpc._call import Timeout, call_options, check_metadata
 from deepseek_grpc._sync.text import Text
@@ -127,6 +127,12 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> Never:
+        raise TypeError(
+            "a client can't be pickled: its connection and credential belong to this process; "
+            "make one in each process, for example with from_env()"
+        )
 
     def __repr__(self) -> str:
         return f"Client({self._link.target!r})"

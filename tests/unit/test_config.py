@@ -367,3 +367,23 @@ def test_plain_text_to_another_host_is_refused(target, delivery):
 @pytest.mark.parametrize("delivery", ["call", "metadata"])
 def test_everywhere_else_there_are_credentials(target, source, delivery):
     assert channel_credentials(target, ClientConfig(token_delivery=delivery), source)
+
+
+class Context:
+    """A servicer's context as far as a deadline goes."""
+
+    def __init__(self, remaining):
+        self._remaining = remaining
+
+    def time_remaining(self):
+        return self._remaining
+
+
+@pytest.mark.parametrize(
+    ("remaining", "total"),
+    [(None, 600.0), (2.5, 2.5), (0, 0), (-1.0, 0), (1e12, 999_999_999.0)],
+    ids=["no deadline", "some time", "none", "overdue", "for ever"],
+)
+def test_an_inbound_calls_deadline_is_inherited(remaining, total):
+    limits = Timeouts.from_context(Context(remaining)).over(Timeouts.defaults())
+    assert (limits.total, limits.idle) == (total, 30.0)

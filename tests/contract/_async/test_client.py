@@ -1,0 +1,21 @@
+"""The client as an object."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+from deepseek_grpc import AsyncClient
+
+
+async def test_a_client_stays_in_its_process(client):
+    for copied in (pickle.dumps, copy.copy, copy.deepcopy):
+        with pytest.raises(TypeError, match="make one in each process"):
+            copied(client)
+
+
+async def test_a_client_says_where_it_leads_and_no_secret(client, fake_server):
+    assert repr(client) == f"AsyncClient({fake_server.target!r})"
+    assert isinstance(client, AsyncClient)
