@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Unpack
 
 from deepseek_grpc._async.session import AsyncSession
 from deepseek_grpc._async.stream import AsyncTextStream
 from deepseek_grpc._call import Timeout, call_options
 from deepseek_grpc._codec.answer import decode_completion, decode_models
-from deepseek_grpc._codec.checks import request_limit
+from deepseek_grpc._codec.checks import invalid, request_limit
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
 from deepseek_grpc._transport import aio as transport
 from deepseek_grpc._transport import aio_session as sessions
+from deepseek_grpc.errors import DeepSeekError
 from deepseek_grpc.types import UNSET, Completion, Model
 from deepseek_rpc.v2 import text_pb2 as pb
 from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
@@ -59,6 +60,45 @@ class AsyncText:
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         response = await self._link.unary(self._link.stub(TextServiceStub).Generate, request, call)
         return decode_completion(response, call.request_id)
+
+    async def generate_many(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        concurrency: int = 5,
+        on_progress: Callable[[int, int], None] | None = None,
+        timeout: Timeout = UNSET,
+        metadata: Mapping[str, str] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> list[Completion | DeepSeekError]:
+        """Generates an answer to each prompt, a few at a time, and returns them in the prompts' order.
+
+        A prompt that fails has its error in its place; the others go on.
+
+        Args:
+            prompts: Each as in `generate`; gone through once.
+            concurrency: How many calls are under way at a time, at least 1.
+            on_progress: Called with (how many are done, how many there are) after each.
+            timeout: Each call's own, as in `generate`.
+            metadata: Sent with each call.
+            **options: See `GenerateOptions`.
+
+        Raises:
+            InvalidRequestError: `concurrency` is less than 1.
+
+        Example:
+            >>> async def example(client: AsyncClient) -> None:
+            ...     answers = await client.text.generate_many(["What is TLS?", "What is JWT?"], max_tokens=40)
+            ...     for answer in answers:
+            ...         print(answer if isinstance(answer, DeepSeekError) else answer.text)
+        """
+        if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
+            raise invalid("concurrency", f"is {concurrency!r}; give at least 1")
+
+        async def one(prompt: Prompt) -> Completion:
+            return await self.generate(prompt, timeout=timeout, metadata=metadata, **options)
+
+        return await transport.each(one, list(prompts), concurrency, on_progress)
 
     def stream(
         self,

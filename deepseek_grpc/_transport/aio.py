@@ -24,9 +24,11 @@ from deepseek_grpc.errors import (
 if TYPE_CHECKING:
     from deepseek_rpc.v2 import text_pb2 as pb
 
-__all__ = ["Link", "Messages"]
+__all__ = ["Link", "Messages", "each"]
 
 T = TypeVar("T")
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 class Link:
@@ -231,3 +233,35 @@ class Messages:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+async def each(
+    work: Callable[[A], Awaitable[R]],
+    items: Sequence[A],
+    concurrency: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> list[R | DeepSeekError]:
+    """Does a piece of work for each item, a few at a time; returns results and typed failures in the items' order."""
+    results: list[R | DeepSeekError | None] = [None] * len(items)
+    queue = iter(enumerate(items))
+    done = 0
+
+    async def worker() -> None:
+        nonlocal done
+        for index, item in queue:
+            try:
+                results[index] = await work(item)
+            except DeepSeekError as error:
+                results[index] = error
+            done += 1
+            if on_progress is not None:
+                on_progress(done, len(items))
+
+    workers = [asyncio.create_task(worker()) for _ in range(min(concurrency, len(items)))]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for task in workers:
+            task.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+    return cast("list[R | DeepSeekError]", results)

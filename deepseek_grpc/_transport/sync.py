@@ -25,9 +25,11 @@ from deepseek_grpc.errors import (
 if TYPE_CHECKING:
     from deepseek_rpc.v2 import text_pb2 as pb
 
-__all__ = ["Link", "Messages"]
+__all__ = ["Link", "Messages", "each"]
 
 T = TypeVar("T")
+A = TypeVar("A")
+R = TypeVar("R")
 
 
 class Link:
@@ -275,3 +277,28 @@ class Messages:
         self._ended = True
         if self._timer is not None:
             _timers.cancel(self._timer)
+
+
+def each(
+    work: Callable[[A], R], items: Sequence[A], concurrency: int, on_progress: Callable[[int, int], None] | None
+) -> list[R | DeepSeekError]:
+    """Does a piece of work for each item, a few at a time; returns results and typed failures in the items' order."""
+    from concurrent.futures import ThreadPoolExecutor, as_completed
+
+    def settled(item: A) -> R | DeepSeekError:
+        try:
+            return work(item)
+        except DeepSeekError as error:
+            return error
+
+    with ThreadPoolExecutor(max(1, min(concurrency, len(items))), "deepseek-grpc-each") as pool:
+        futures = [pool.submit(settled, item) for item in items]
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                if on_progress is not None:
+                    on_progress(done, len(items))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [future.result() for future in futures]

@@ -264,6 +264,7 @@ def sync_calls(client: Client) -> None:
     assert_type(client.text.generate([system("Be brief"), user("Why?")], timeout=5, **options()), Completion)
     assert_type(client.text.generate("Hi", timeout=None, metadata={"x": "y"}, request_id="r1"), Completion)
     assert_type(client.text.generate("Hi", timeout=Timeouts(total=5)), Completion)
+    assert_type(client.text.generate_many(["Hi"]), list[Completion | DeepSeekError])
     assert_type(client.text.models(timeout=5), list[Model])
     assert_type(client.health(), HealthStatus)
     assert_type(client.health("deepseek_rpc.v2.TextService", timeout=1.5), HealthStatus)
@@ -290,6 +291,7 @@ def sync_calls(client: Client) -> None:
 async def async_calls(client: AsyncClient) -> None:
     assert_type(await client.text.generate("Hi"), Completion)
     assert_type(await client.text.generate([user("Why?")], timeout=Timeouts(total=5), **options()), Completion)
+    assert_type(await client.text.generate_many(["Hi"]), list[Completion | DeepSeekError])
     assert_type(await client.text.models(), list[Model])
     assert_type(await client.health(), HealthStatus)
     async with client.text.stream("Hi", timeout=5, request_id="r1", metadata={}, **options()) as stream:

@@ -1,0 +1,60 @@
+"""Many prompts at once: the order is kept, and a failure stays in its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from deepseek_grpc import ClientConfig, Completion, Retry
+from deepseek_grpc.errors import InvalidRequestError, ServiceUnavailableError
+from deepseek_grpc.testing import Delay, FakeServer
+from tests.contract.engines import Echo
+
+
+@pytest.fixture
+def echo():
+    engine = Echo()
+    with FakeServer(engine=engine) as server:
+        yield engine, server
+
+
+async def test_the_order_is_kept_and_failures_are_in_place(echo):
+    engine, server = echo
+    seen: list[tuple[int, int]] = []
+    async with server.async_client() as client:
+        prompts = ["0", "1", "bad", "3", "4", "5", "6", "7", "8", "9"]
+        answers = await client.text.generate_many(
+            iter(prompts), concurrency=3, on_progress=lambda done, total: seen.append((done, total))
+        )
+    texts = [answer.text if isinstance(answer, Completion) else type(answer) for answer in answers]
+    assert texts == ["0", "1", ServiceUnavailableError, "3", "4", "5", "6", "7", "8", "9"]
+    assert seen == [(done, 10) for done in range(1, 11)]
+    assert engine.most == 3
+
+
+async def test_a_request_that_is_wrong_fails_alone(fake_server, client):
+    fine, wrong = await client.text.generate_many(["Hi", ""], max_tokens=5)
+    assert fine.text == "Hello from the fake server."
+    assert isinstance(wrong, InvalidRequestError)
+    assert [seen.request.max_tokens for seen in fake_server.text.requests] == [5]
+
+
+async def test_nothing_to_do(client):
+    assert await client.text.generate_many([]) == []
+
+
+@pytest.mark.parametrize("concurrency", [0, -1, True, 1.5])
+async def test_concurrency_is_at_least_one(client, concurrency):
+    with pytest.raises(InvalidRequestError, match="concurrency"):
+        await client.text.generate_many(["Hi"], concurrency=concurrency)
+
+
+async def test_what_is_no_typed_failure_ends_it_all(fake_server):
+    fake_server.text.default = ("a", Delay(0.01), "b")
+
+    def broken(done: int, total: int) -> None:
+        raise RuntimeError("the progress bar broke")
+
+    async with fake_server.async_client(config=ClientConfig(retry=Retry(attempts=1))) as client:
+        with pytest.raises(RuntimeError, match="progress bar"):
+            await client.text.generate_many(["Hi"] * 20, concurrency=2, on_progress=broken)
+    assert len(fake_server.text.requests) < 20
