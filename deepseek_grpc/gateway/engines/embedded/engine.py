@@ -11,9 +11,10 @@ from typing import Final
 
 from deepseek_grpc.errors import ConfigurationError, UnimplementedError
 from deepseek_grpc.gateway.engines.embedded import corpus
-from deepseek_grpc.gateway.engines.embedded.generation import Generation, prepare
+from deepseek_grpc.gateway.engines.embedded.generation import prepare
 from deepseek_grpc.gateway.engines.embedded.model import Model as NgramModel
-from deepseek_grpc.types import Completion, Event, Finished, GenerateRequest, Meta, Model, Started, TextDelta, user
+from deepseek_grpc.gateway.engines.embedded.turn import Turn, collect, take_turn
+from deepseek_grpc.types import Completion, Event, GenerateRequest, Model, Started, user
 
 __all__ = ["MODEL_ID", "EmbeddedEngine"]
 
@@ -57,40 +58,24 @@ class EmbeddedEngine:
                 owned_by="deepseek_grpc",
                 backend=self.name,
                 description=(
-                    "A small n-gram model of a built-in text, for offline demos and tests. It is not a DeepSeek model."
+                    "A small n-gram model of a built-in text, for offline demos and tests. It is not a DeepSeek model. "
+                    "It can think before it answers, and it can call tools, so that clients can try both."
                 ),
             ),
         )
 
     async def generate(self, request: GenerateRequest) -> Completion:
         """Returns the whole answer: the events of `stream`, put together."""
-        started, finished = Started(), Finished("")
-        deltas: list[TextDelta] = []
+        events: list[Event] = []
         async for batch in self.stream(request):
-            for event in batch:
-                if isinstance(event, TextDelta):
-                    deltas.append(event)
-                elif isinstance(event, Started):
-                    started = event
-                elif isinstance(event, Finished):
-                    finished = event
-        return Completion(
-            text="".join(delta.text for delta in deltas),
-            finish_reason=finished.finish_reason,
-            usage=finished.usage,
-            meta=Meta(
-                request_id=request.request_id,
-                id=started.id,
-                created=started.created,
-                model=started.model,
-                system_fingerprint=started.system_fingerprint,
-                upstream=finished.upstream,
-            ),
-            logprobs=tuple(logprob for delta in deltas for logprob in delta.logprobs),
-        )
+            events += batch
+        return collect(events, request.request_id)
 
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Sequence[Event], None]:
-        """Yields batches of events, one TextDelta a token, with a turn of the event loop before each batch.
+        """Yields batches of events, one delta a token, with a turn of the event loop before each batch.
+
+        With `thinking` it reasons shortly before the same answer. With tools it calls one that it has to call or that
+        the user names, with arguments that satisfy the schema as far as it understands it.
 
         Raises UnimplementedError for a JSON Schema, which this model cannot promise to satisfy.
         """
@@ -98,7 +83,7 @@ class EmbeddedEngine:
             raise UnimplementedError("embedded-ngram cannot enforce a JSON Schema; ask for json_object")
         seed = int.from_bytes(os.urandom(8), "big") if request.seed is None else request.seed
         batch: list[Event] = [Started(f"embedded-{uuid.uuid4().hex}", int(time.time()), MODEL_ID, self._fingerprint)]
-        generation = await self._prepare(request, seed)
+        turn = await self._prepare(request, seed)
         if self._pace is not None:
             yield batch
             batch = []
@@ -109,9 +94,9 @@ class EmbeddedEngine:
             if self._pace is None:
                 until = time.perf_counter() + _SLICE_SECONDS
                 while not finished and time.perf_counter() < until:
-                    finished = generation.advance(_TOKENS_PER_LOOK, batch)
+                    finished = turn.advance(_TOKENS_PER_LOOK, batch)
             else:
-                finished = generation.advance(1, batch)
+                finished = turn.advance(1, batch)
                 leaving += len(batch)
                 pause = max(0.0, begun + leaving / self._pace - asyncio.get_running_loop().time())
             if batch:
@@ -129,21 +114,21 @@ class EmbeddedEngine:
                 while True:
                     next(steps)
             except StopIteration as stop:
-                generation: Generation = stop.value
+                generation = stop.value
             while not generation.advance(64, []):
                 pass
 
-    async def _prepare(self, request: GenerateRequest, seed: int) -> Generation:
+    async def _prepare(self, request: GenerateRequest, seed: int) -> Turn:
         """Reads a request in slices."""
-        steps = prepare(self._model, request, seed)
+        steps = take_turn(self._model, request, seed)
         await asyncio.sleep(0)
         until = time.perf_counter() + _SLICE_SECONDS
         while True:
             try:
                 next(steps)
             except StopIteration as stop:
-                generation: Generation = stop.value
-                return generation
+                turn: Turn = stop.value
+                return turn
             if time.perf_counter() >= until:
                 await asyncio.sleep(0)
                 until = time.perf_counter() + _SLICE_SECONDS

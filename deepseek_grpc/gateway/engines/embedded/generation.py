@@ -12,7 +12,7 @@ from deepseek_grpc.gateway.engines.embedded.sampling import Distribution, Draws,
 from deepseek_grpc.gateway.engines.embedded.stops import StopFilter
 from deepseek_grpc.types import Event, Finished, GenerateRequest, TextDelta, TokenLogprob, Upstream, Usage
 
-__all__ = ["Generation", "prepare"]
+__all__ = ["Generation", "prepare", "start"]
 
 _EARLY_TOKENS, _LATE_TOKENS = 56, 96  # an answer ends between these, at the end of a sentence
 _SENTENCE_TOKENS = 60  # a sentence that circles is ended by force
@@ -23,6 +23,11 @@ _SAID_KEPT = 7  # such times
 def prepare(model: Model, request: GenerateRequest, seed: int) -> Generator[None, None, Generation]:
     """Reads a request, the beginning of its answer included; pauses at every yield; returns what generates the rest."""
     prompt = yield from analyze(model, request)
+    return (yield from start(model, request, prompt, seed))
+
+
+def start(model: Model, request: GenerateRequest, prompt: Prompt, seed: int) -> Generator[None, None, Generation]:
+    """Takes over the beginning of the answer from an analysed request; pauses and returns as `prepare` does."""
     generation = Generation(model, request, prompt, seed)
     for i, token in enumerate(prompt.answered):
         generation.take(token)
@@ -38,11 +43,19 @@ class Generation:
     so far. So it doesn't matter which part of the answer was generated here and which came with the request.
     """
 
-    def __init__(self, model: Model, request: GenerateRequest, prompt: Prompt, seed: int) -> None:
+    def __init__(
+        self, model: Model, request: GenerateRequest, prompt: Prompt, seed: int, *, aside: str = "", sentence: int = 0
+    ) -> None:
+        """Generates the answer; or what is said `aside`, behind another text and from the seed's stream of that name.
+
+        A sentence that circles is ended after `sentence` tokens, if given.
+        """
         self._model = model
         self._focus = prompt.focus
         self._prompt_tokens = prompt.tokens
-        self._draws = Draws(seed)
+        self._draws = Draws(seed, aside)
+        self._spaced = bool(aside)
+        self._sentence_tokens = sentence or _SENTENCE_TOKENS
         self._temperature = 1.0 if request.temperature is None else request.temperature
         self._top_p = 1.0 if request.top_p is None else request.top_p
         self._frequency = request.frequency_penalty or 0.0
@@ -52,6 +65,7 @@ class Generation:
         self._top_logprobs = request.top_logprobs or 0
         self._limit = request.max_tokens
         self._completion_tokens = 0
+        self._reasoning_tokens: int | None = None
         self._stops = StopFilter(request.stop, prompt.before) if any(request.stop) else None
         self._frame, self._closing, self._over = prompt.frame, prompt.closing, prompt.over
 
@@ -67,6 +81,15 @@ class Generation:
         """Generates up to so many tokens, adds their events, and tells whether the answer is finished."""
         self._table = self._focus.table(self._temperature, self._top_p)
         return any(self._step(events) for _ in range(tokens))
+
+    def reasoned(self, tokens: int) -> None:
+        """Counts the tokens of the reasoning before the answer, which share its limit; called before `advance`."""
+        self._completion_tokens = self._reasoning_tokens = tokens
+
+    @property
+    def at_sentence_end(self) -> bool:
+        """Whether the latest token ended a sentence."""
+        return self._sentence == self._position > 0
 
     def _step(self, events: list[Event]) -> bool:
         if self._partial:
@@ -142,7 +165,7 @@ class Generation:
         return (self._first * size + self._second) * size + self._third
 
     def _distribution(self) -> Distribution:
-        if self._position - self._sentence >= _SENTENCE_TOKENS:
+        if self._position - self._sentence >= self._sentence_tokens:
             return self._model.only_full_stop
         key = self._key()
         if self._counts or self._context() in self._said:
@@ -159,7 +182,7 @@ class Generation:
 
     def _text(self, token: int) -> str:
         text = self._model.texts[token]
-        return text if self._position else text.removeprefix(" ")
+        return text if self._position or self._spaced else text.removeprefix(" ")
 
     def _describe(self, found: Distribution, index: int) -> tuple[TokenLogprob, ...]:
         def one(place: int, top: tuple[TokenLogprob, ...] = ()) -> TokenLogprob:
@@ -188,4 +211,5 @@ class Generation:
 
     def _finished(self, reason: str) -> Finished:
         prompt, completion = self._prompt_tokens, self._completion_tokens
-        return Finished(reason, Usage(prompt, completion, prompt + completion), Upstream(backend="embedded"))
+        usage = Usage(prompt, completion, prompt + completion, reasoning_tokens=self._reasoning_tokens)
+        return Finished(reason, usage, Upstream(backend="embedded"))

@@ -5,6 +5,7 @@ Everything here works in small steps, because a prompt may have a megabyte and t
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -14,14 +15,16 @@ from deepseek_grpc.gateway.engines.embedded.relevance import terms
 from deepseek_grpc.gateway.engines.embedded.tokens import chunks
 from deepseek_grpc.types import GenerateRequest, Message, TextPart
 
-__all__ = ["JSON_HEAD", "JSON_TAIL", "Prompt", "analyze"]
+__all__ = ["JSON_HEAD", "JSON_TAIL", "Prompt", "analyze", "asked_text", "asked_words", "beginning"]
 
 JSON_HEAD, JSON_TAIL = '{"answer": "', '"}'
 """What an answer stands between when a JSON object is asked for; the corpus has nothing to escape."""
 
 _HEARD_CHARS = 1500  # of each end of a message: a topic shows at its beginning or its end
 _HEARD_MESSAGES = 4
+_WORD = re.compile(r"\w{1,40}")
 _LAST_USER_WEIGHT = 12  # over messages before it
+_TOOL_RESULT_WEIGHT = 18  # the same, of a last message that is a tool's result
 
 
 @dataclass(slots=True)
@@ -46,7 +49,7 @@ class Prompt:
 def analyze(model: Model, request: GenerateRequest) -> Generator[None, None, Prompt]:
     """Analyses a request, pausing at every yield; returns the result."""
     messages = request.messages
-    prefix = messages[-1] if messages and messages[-1].role == "assistant" and messages[-1].prefix else None
+    prefix = beginning(request)
     tokens = 0
     for message in messages:
         for text in (_text(message), message.reasoning_content or ""):
@@ -60,6 +63,8 @@ def analyze(model: Model, request: GenerateRequest) -> Generator[None, None, Pro
     latest = set(range(max(0, len(heard) - _HEARD_MESSAGES), len(heard)))
     for i in sorted(latest | {asked} if asked >= 0 else latest):
         weight = _LAST_USER_WEIGHT if i == asked else 1
+        if i == len(heard) - 1 and heard[i].role == "tool":
+            weight = _TOOL_RESULT_WEIGHT
         for chunk in chunks(_ends(_text(heard[i]))):
             for term in terms(chunk):
                 bag[term] += weight
@@ -86,6 +91,22 @@ def analyze(model: Model, request: GenerateRequest) -> Generator[None, None, Pro
             yield
         answered.pop()
     return Prompt(focus, tokens, answered, partial, before, frame, closing, over)
+
+
+def beginning(request: GenerateRequest) -> Message | None:
+    """Returns the message with the beginning of the answer, if the request has one."""
+    last = request.messages[-1] if request.messages else None
+    return last if last is not None and last.role == "assistant" and last.prefix else None
+
+
+def asked_text(request: GenerateRequest) -> str:
+    """Returns the text of the last message of the user."""
+    return next((_text(message) for message in reversed(request.messages) if message.role == "user"), "")
+
+
+def asked_words(request: GenerateRequest) -> list[str]:
+    """Returns the words that say what the last message of the user is about, as written and in their order."""
+    return [word for word in _WORD.findall(_ends(asked_text(request))) if terms((word,))]
 
 
 def _unframe(before: str) -> tuple[str, str, str, bool]:

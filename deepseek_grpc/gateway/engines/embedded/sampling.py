@@ -76,10 +76,11 @@ def _rank(
 
 
 class Draws:
-    """Random numbers below 2**64, one for each position, by hashing the seed and the position."""
+    """Random numbers below 2**64, one for each position, by hashing the seed, the stream and the position."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed = b"embedded-ngram %d " % seed
+    def __init__(self, seed: int, stream: str = "") -> None:
+        """Draws from one of the seed's independent streams; the answer's own has no name."""
+        self._seed = f"embedded-ngram {stream}{' ' if stream else ''}{seed} ".encode()
         self._block = -1
         self._numbers: tuple[int, ...] = ()
 
