@@ -10,11 +10,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import MISSING, Field, FrozenInstanceError, dataclass, field
-from typing import Any, ClassVar, Never, TypeVar, cast, dataclass_transform
+from enum import Enum
+from typing import Any, ClassVar, Final, Never, TypeVar, cast, dataclass_transform
 
-__all__ = ["Value", "value"]
+__all__ = ["UNSET", "Unset", "Value", "value"]
 
 T = TypeVar("T", bound="Value")
+
+
+class Unset(Enum):
+    """The type of `UNSET`, which stands for "use the default" where None means "no limit"."""
+
+    UNSET = "UNSET"
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final = Unset.UNSET
 
 
 class Value:

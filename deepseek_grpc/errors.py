@@ -22,13 +22,14 @@
     │   └── IdleTimeoutError             … content stopped for too long (Timeouts.idle)
     ├── StreamInterruptedError           ABORTED: cut after content had come
     ├── CancelledByPeerError             CANCELLED: the other side gave the call up
+    ├── OutputError                      raised here: the answer, or a tool's arguments, don't fit what was asked for
     ├── InternalError                    INTERNAL, UNKNOWN, DATA_LOSS: a defect; quote the request id
     │   └── UpstreamAuthError            … the gateway's own key for the backend was refused (UPSTREAM_AUTH)
     ├── ConfigurationError               raised before any call: the client or gateway is set up wrongly
     └── ClosedError                      the client, stream or session was closed by this program
 
 Every error that a stream ends with has in `partial` the text that had come, and in `final()` it is raised again.
-The timeout errors are also `TimeoutError`s, and InvalidRequestError and ConfigurationError are also `ValueError`s.
+The timeout errors are also `TimeoutError`s; InvalidRequestError, OutputError and ConfigurationError are `ValueError`s.
 `asyncio.CancelledError` is never translated.
 """
 
@@ -58,6 +59,7 @@ __all__ = [
     "InternalError",
     "InvalidRequestError",
     "NotFoundError",
+    "OutputError",
     "PermissionDeniedError",
     "RateLimitError",
     "RequestTooLargeError",
@@ -283,6 +285,21 @@ class UpstreamAuthError(InternalError):
     """The gateway's own key for the backend was refused; the caller can do nothing about it."""
 
     default_reason = "UPSTREAM_AUTH"
+
+
+class OutputError(DeepSeekError, ValueError):
+    """The answer isn't of the form that was asked for with `output`, or a tool call's arguments don't fit its schema.
+
+    Attributes:
+        text: What the model wrote.
+    """
+
+    default_reason = "OUTPUT"
+    default_retryable = True  # another sample may fit
+
+    def __init__(self, details: str, *, text: str = "", **facts: Any) -> None:
+        super().__init__(details, **facts)
+        self.text = text
 
 
 class ConfigurationError(DeepSeekError, ValueError):

@@ -116,8 +116,8 @@ def _lines() -> Iterator[Callable[[str], None]]:
 
     def write(piece: str) -> None:
         nonlocal last
+        last = piece[-1:] or last  # first: Ctrl-C comes at any time, and what may be on the screen counts
         say(piece, end="")
-        last = piece[-1:] or last
 
     try:
         yield write

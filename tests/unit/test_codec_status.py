@@ -21,6 +21,7 @@ from deepseek_grpc.errors import (
     InternalError,
     InvalidRequestError,
     NotFoundError,
+    OutputError,
     RateLimitError,
     RequestTooLargeError,
     ServiceUnavailableError,
@@ -31,7 +32,7 @@ from deepseek_grpc.errors import (
 ON_THE_WIRE = [
     cls
     for _, cls in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(cls, DeepSeekError) and cls not in (DeepSeekError, ConfigurationError, ClosedError)
+    if issubclass(cls, DeepSeekError) and cls not in (DeepSeekError, ConfigurationError, ClosedError, OutputError)
 ]
 TRAILER_LIMIT = 8 * 1024  # above it gRPC rejects trailers at random
 
