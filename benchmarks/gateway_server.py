@@ -14,11 +14,24 @@ from collections.abc import AsyncGenerator, Sequence
 
 from harness import CLIENT_ID, SECRET
 
+from deepseek_grpc import Secret
 from deepseek_grpc.gateway.engines.embedded import EmbeddedEngine
 from deepseek_grpc.gateway.router import Backend
 from deepseek_grpc.gateway.server import Gateway
 from deepseek_grpc.gateway.settings import ClientSettings, Settings
-from deepseek_grpc.types import Completion, Event, Finished, GenerateRequest, Meta, Model, Started, TextDelta, Usage
+from deepseek_grpc.types import (
+    AccountBalance,
+    Completion,
+    Event,
+    FimRequest,
+    Finished,
+    GenerateRequest,
+    Meta,
+    Model,
+    Started,
+    TextDelta,
+    Usage,
+)
 
 USAGE = Usage(12, 14, 26)
 COMPLETION = Completion("Hello from the instant engine, at an ordinary length.", "stop", USAGE, Meta(model="instant"))
@@ -34,6 +47,15 @@ class InstantEngine:
     async def stream(self, request: GenerateRequest) -> AsyncGenerator[Sequence[Event], None]:
         yield EVENTS
 
+    async def complete(self, request: FimRequest) -> Completion:
+        return COMPLETION
+
+    async def stream_complete(self, request: FimRequest) -> AsyncGenerator[Sequence[Event], None]:
+        yield EVENTS
+
+    async def balance(self) -> AccountBalance:
+        return AccountBalance(available=True)
+
     async def models(self) -> Sequence[Model]:
         return [Model("instant")]
 
@@ -43,7 +65,7 @@ class InstantEngine:
 
 async def serve(kind: str) -> None:
     engine = EmbeddedEngine() if kind == "embedded" else InstantEngine()
-    client = ClientSettings(CLIENT_ID, SECRET.encode(), roles=("all",))
+    client = ClientSettings(CLIENT_ID, Secret(SECRET), roles=("all",))
     settings = Settings(listen="127.0.0.1:0", clients=(client,), roles={"all": ("*",)}, default_model=kind)
     async with Gateway(settings, backends=[Backend(engine, ("*",))]) as gateway:
         gc.freeze()

@@ -9,12 +9,17 @@ with Client("dns:///gateway.internal:443", credentials=JWTSigner("svc-a", secret
 from typing import TYPE_CHECKING, Any
 
 from deepseek_grpc import errors
+from deepseek_grpc._codec.fim import CompleteOptions
 from deepseek_grpc._codec.request import GenerateOptions, Prompt
-from deepseek_grpc.auth import JWTSigner, StaticToken, TokenSource
-from deepseek_grpc.config import API_VERSION, TLS, ClientConfig, Keepalive, Retry, Timeouts
+from deepseek_grpc.auth import Secret, StaticToken, TokenSource
+from deepseek_grpc.config import API_VERSION, ClientConfig, ClientOptions, Keepalive, Retry, Timeouts
 from deepseek_grpc.errors import DeepSeekError
+from deepseek_grpc.telemetry import CallRecord, Observer
+from deepseek_grpc.tls import TLS
 from deepseek_grpc.types import (
     UNSET,
+    AccountBalance,
+    Balance,
     Completion,
     ContentPart,
     Event,
@@ -51,16 +56,24 @@ if TYPE_CHECKING:
     from deepseek_grpc._sync.client import Client
     from deepseek_grpc._sync.session import Session
     from deepseek_grpc._sync.stream import TextStream
+    from deepseek_grpc.audit import AuditLog
+    from deepseek_grpc.auth import JWTSigner, OAuth2ClientCredentials
 
 __all__ = [
     "API_VERSION",
     "TLS",
     "UNSET",
+    "AccountBalance",
     "AsyncClient",
     "AsyncSession",
     "AsyncTextStream",
+    "AuditLog",
+    "Balance",
+    "CallRecord",
     "Client",
     "ClientConfig",
+    "ClientOptions",
+    "CompleteOptions",
     "Completion",
     "ContentPart",
     "DeepSeekError",
@@ -74,10 +87,13 @@ __all__ = [
     "Message",
     "Meta",
     "Model",
+    "OAuth2ClientCredentials",
+    "Observer",
     "Prompt",
     "ReasoningDelta",
     "ResponseFormat",
     "Retry",
+    "Secret",
     "Session",
     "Started",
     "StaticToken",
@@ -102,12 +118,15 @@ __all__ = [
     "user",
 ]
 
-# A program lives in one of the two worlds; the other one isn't loaded (PEP 562).
+# A program lives in one of the two worlds; the other one isn't loaded, nor what few programs need (PEP 562).
 _WORLDS = {
     "AsyncClient": "_async.client",
     "AsyncSession": "_async.session",
     "AsyncTextStream": "_async.stream",
+    "AuditLog": "audit",
     "Client": "_sync.client",
+    "JWTSigner": "auth.signer",
+    "OAuth2ClientCredentials": "auth.oauth2",
     "Session": "_sync.session",
     "TextStream": "_sync.stream",
 }

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import field, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol, TypedDict
 
 from deepseek_grpc._value import Value, value
 from deepseek_grpc.errors import ConfigurationError
+from deepseek_grpc.telemetry import Observer
+from deepseek_grpc.tls import TLS, is_loopback
 from deepseek_grpc.types import UNSET, Unset
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-__all__ = ["API_VERSION", "TLS", "ClientConfig", "Keepalive", "Retry", "Timeouts", "is_loopback"]
+__all__ = ["API_VERSION", "ClientConfig", "ClientOptions", "Keepalive", "Retry", "Timeouts", "client_config"]
 
 API_VERSION: Final = "2.3.1"
 """The SemVer version of the API that this package speaks, sent as `x-api-version`."""
@@ -156,40 +153,6 @@ class Keepalive(Value):
         _within("Keepalive.timeout", self.timeout, 0.01, 1e6)
 
 
-@value
-class TLS(Value):
-    """Certificates for an encrypted channel, as PEM files. Without a CA file the system's authorities are trusted."""
-
-    ca_file: str | Path | None = None
-    cert_file: str | Path | None = None
-    """This client's certificate chain, for mutual TLS; needs `key_file`."""
-    key_file: str | Path | None = None
-    server_name: str | None = None
-    """The name expected in the gateway's certificate where it differs from the target's host."""
-
-    def __post_init__(self) -> None:
-        for name in ("ca_file", "cert_file", "key_file"):
-            path = getattr(self, name)
-            if path is not None and not isinstance(path, str | os.PathLike):
-                raise ConfigurationError(f"TLS.{name} is a {type(path).__name__}; give the path of a PEM file")
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ConfigurationError("TLS.cert_file and TLS.key_file go together: give both or neither")
-
-    def read(self) -> tuple[bytes | None, bytes | None, bytes | None]:
-        """Returns the bytes of (CA, key, certificate); raises ConfigurationError naming a file that can't be read."""
-        return _read("ca_file", self.ca_file), _read("key_file", self.key_file), _read("cert_file", self.cert_file)
-
-
-def _read(name: str, path: str | Path | None) -> bytes | None:
-    if path is None:
-        return None
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs 2 ms of import time
-            return file.read()
-    except OSError as error:
-        raise ConfigurationError(f"TLS.{name}: cannot read {str(path)!r}: {error.strerror}") from error
-
-
 class _Metadata(Mapping[str, str]):
     """Metadata that nobody can change any more: a copy of what was given, which pickles and hashes."""
 
@@ -236,6 +199,11 @@ class ClientConfig(Value):
     """Sent with every call; copied, so that a change to what was given changes nothing here."""
     wait_for_ready: bool = False
     """Whether calls wait for a connection (until their deadline) instead of failing at once while there is none."""
+    max_concurrency: int | None = None
+    """How many calls and streams of the client are under way at a time, None for any number; the others wait for their
+    turn, within their total time. An async client counts for each event loop. Sessions don't count."""
+    observers: Sequence[Observer] = ()
+    """Told of every call's start and end, for example `AuditLog("api_calls.log")`."""
     max_message_bytes: int = MAX_MESSAGE_BYTES
     """The limit of one message, both ways; a request may have 64 KiB less. The gateway has a limit of its own."""
     reconnect_backoff: tuple[float, float] = (0.1, 1.0)
@@ -252,6 +220,9 @@ class ClientConfig(Value):
             raise ConfigurationError(f"tls is a {type(self.tls).__name__}; give TLS(ca_file=…), True or False")
         if self.token_delivery not in ("call", "metadata"):
             raise ConfigurationError(f"token_delivery is {self.token_delivery!r}; give 'call' or 'metadata'")
+        if self.max_concurrency is not None:
+            _within("max_concurrency", self.max_concurrency, 1, 2**31 - 1, whole=True)
+        object.__setattr__(self, "observers", _observers(self.observers))
         _within("max_message_bytes", self.max_message_bytes, 1, 2**31 - 1, whole=True)
         if not isinstance(self.reconnect_backoff, tuple | list) or len(self.reconnect_backoff) != 2:
             raise ConfigurationError(f"reconnect_backoff is {self.reconnect_backoff!r}; give two numbers of seconds")
@@ -327,6 +298,44 @@ class ClientConfig(Value):
         return json.dumps(config)
 
 
+def _observers(given: Sequence[Observer]) -> tuple[Observer, ...]:
+    if not isinstance(given, Sequence) or not all(isinstance(observer, Observer) for observer in given):
+        raise ConfigurationError(
+            "observers has something else than observers; give for example [AuditLog('calls.log')]"
+        )
+    return tuple(given)
+
+
+class ClientOptions(TypedDict, total=False):
+    """ClientConfig's fields, as `Client` and `AsyncClient` take them by name."""
+
+    timeouts: Timeouts
+    retry: Retry
+    keepalive: Keepalive
+    tls: TLS | bool
+    token_delivery: Literal["call", "metadata"]
+    metadata: Mapping[str, str]
+    wait_for_ready: bool
+    max_concurrency: int | None
+    observers: Sequence[Observer]
+    max_message_bytes: int
+    reconnect_backoff: tuple[float, float]
+
+
+def client_config(config: ClientConfig | None, options: ClientOptions) -> ClientConfig:
+    """Returns a client's configuration, with some of its fields given by name.
+
+    Raises:
+        ConfigurationError: A value is wrong.
+        TypeError: There is no such field.
+    """
+    if config is None:
+        return ClientConfig(**options)
+    if not isinstance(config, ClientConfig):
+        raise ConfigurationError(f"config is a {type(config).__name__}; give a ClientConfig")
+    return replace(config, **options) if options else config
+
+
 _PARTS: Final[dict[str, type]] = {
     "timeouts": Timeouts,
     "retry": Retry,
@@ -334,28 +343,3 @@ _PARTS: Final[dict[str, type]] = {
     "metadata": Mapping,
     "wait_for_ready": bool,
 }
-
-# An authority (`dns://8.8.8.8/localhost`) is none of ours: that server says what "localhost" is.
-_HOST = re.compile(r"^(?:(?:dns|ipv4|ipv6):(?:///)?)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:,/]+))(?::\d+)?\Z")
-
-
-def is_loopback(target: str) -> bool:
-    """Says whether a gRPC target can only mean this machine: a Unix socket, localhost, 127.0.0.0/8 or ::1.
-
-    >>> is_loopback("unix:/run/gw.sock"), is_loopback("127.0.0.1:8443"), is_loopback("dns:///gw.internal:443")
-    (True, True, False)
-    """
-    if target.startswith(("unix:", "unix-abstract:")):
-        return True
-    import ipaddress
-
-    match = _HOST.match(target)
-    if match is None:
-        return False
-    host = match["v6"] or match["host"]
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -72,11 +72,15 @@ __all__ = [
 
 
 class DeepSeekError(Exception):
-    """The base of every error here; `str()` of it is a sentence with the request id in it.
+    """The base of every error here; `str()` of it says what happened, to which request, and what to do next.
+
+    >>> str(RateLimitError("10 calls a second are allowed", request_id="r1", attempts=4, retry_after=2.5))
+    '10 calls a second are allowed (request r1, 4 attempts). Try again in 2.5 s.'
 
     Attributes:
         code: The gRPC status, as `grpc.StatusCode`.
-        details: The sentence alone.
+        details: The first sentence alone. After a semicolon it may say what to do; `advice` isn't added to it then.
+        advice: What to do next, in a sentence: the class's, unless the error has one of its own. May be empty.
         reason: The machine-readable reason, stable between versions, for example "RATE_LIMITED".
         request_id: The id that the gateway's log repeats; empty when nothing was sent.
         attempts: How often the call was tried; 0 when nothing was sent.
@@ -89,6 +93,7 @@ class DeepSeekError(Exception):
     default_code: ClassVar[grpc.StatusCode] = grpc.StatusCode.UNKNOWN
     default_reason: ClassVar[str] = ""
     default_retryable: ClassVar[bool] = False
+    advice: str = ""
 
     def __init__(
         self,
@@ -101,6 +106,7 @@ class DeepSeekError(Exception):
         retry_after: float | None = None,
         retryable: bool | None = None,
         metadata: dict[str, str] | None = None,
+        advice: str | None = None,
     ) -> None:
         super().__init__(details)
         self.details = details
@@ -112,9 +118,28 @@ class DeepSeekError(Exception):
         self.retryable = self.default_retryable if retryable is None else retryable
         self.metadata: dict[str, str] = {} if metadata is None else metadata
         self.partial = ""
+        if advice is not None:
+            self.advice = advice
 
     def __str__(self) -> str:
-        return f"{self.details} (request {self.request_id})" if self.request_id else self.details
+        facts = [f"request {self.request_id}"] if self.request_id else []
+        if self.attempts > 1 or (self.attempts and self.retryable):
+            facts.append(f"{self.attempts} attempt{'s' if self.attempts > 1 else ''}")
+        text = f"{self.details} ({', '.join(facts)})" if facts else self.details
+        advice = self._advice()
+        if not advice:
+            return text
+        return f"{text}{'' if text.endswith(('.', '!', '?', '…')) else '.'} {advice}"
+
+    def _advice(self) -> str:
+        if self.retry_after is not None:
+            wait = f"{round(self.retry_after, 3):.12g} s"
+            return "" if wait in self.details else f"Try again in {wait}."
+        if "; " in self.details or "\n" in self.details:  # says it itself, or is a list of things to mend
+            return ""
+        if self.default_retryable and not self.retryable and "advice" not in self.__dict__:
+            return "Trying again won't help."
+        return self.advice
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions with keyword-only arguments don't pickle by themselves; errors cross process borders all the time.
@@ -133,6 +158,7 @@ class InvalidRequestError(DeepSeekError, ValueError):
 
     default_code = grpc.StatusCode.INVALID_ARGUMENT
     default_reason = "INVALID_REQUEST"
+    advice = "Correct the request, as it fails every time."
 
     @property
     def field(self) -> str:
@@ -144,18 +170,21 @@ class RequestTooLargeError(InvalidRequestError):
     """The request has too many bytes."""
 
     default_reason = "TOO_LARGE"
+    advice = "Send less, for example fewer of the old messages."
 
 
 class ContextLengthError(InvalidRequestError):
     """The request has more tokens than the model's context holds."""
 
     default_reason = "CONTEXT_LENGTH"
+    advice = "Shorten the conversation, or lower max_tokens."
 
 
 class ContentPolicyError(InvalidRequestError):
     """The backend refuses the content."""
 
     default_reason = "CONTENT_RISK"
+    advice = "Change the content, as it is refused every time."
 
 
 class AuthenticationError(DeepSeekError):
@@ -163,6 +192,7 @@ class AuthenticationError(DeepSeekError):
 
     default_code = grpc.StatusCode.UNAUTHENTICATED
     default_reason = "UNAUTHENTICATED"
+    advice = "Check the client's id and secret, and this machine's clock."
 
 
 class PermissionDeniedError(DeepSeekError):
@@ -170,6 +200,7 @@ class PermissionDeniedError(DeepSeekError):
 
     default_code = grpc.StatusCode.PERMISSION_DENIED
     default_reason = "PERMISSION_DENIED"
+    advice = "Ask whoever runs the gateway for a role with that permission."
 
 
 class NotFoundError(DeepSeekError):
@@ -177,6 +208,7 @@ class NotFoundError(DeepSeekError):
 
     default_code = grpc.StatusCode.NOT_FOUND
     default_reason = "NOT_FOUND"
+    advice = "Check the name (client.text.models() lists the models)."
 
 
 class FailedPreconditionError(DeepSeekError):
@@ -184,18 +216,21 @@ class FailedPreconditionError(DeepSeekError):
 
     default_code = grpc.StatusCode.FAILED_PRECONDITION
     default_reason = "FAILED_PRECONDITION"
+    advice = "Change what stands in the way, or the call fails every time."
 
 
 class InsufficientBalanceError(FailedPreconditionError):
     """The account behind the gateway is empty."""
 
     default_reason = "INSUFFICIENT_BALANCE"
+    advice = "Top up the account behind the gateway."
 
 
 class ApiVersionError(FailedPreconditionError):
     """The gateway speaks another major version of the API."""
 
     default_reason = "API_VERSION"
+    advice = "Install the client of the gateway's major version."
 
 
 class ConflictError(DeepSeekError):
@@ -203,6 +238,7 @@ class ConflictError(DeepSeekError):
 
     default_code = grpc.StatusCode.ALREADY_EXISTS
     default_reason = "CONFLICT"
+    advice = "Use another id."
 
 
 class RateLimitError(DeepSeekError):
@@ -211,6 +247,7 @@ class RateLimitError(DeepSeekError):
     default_code = grpc.StatusCode.RESOURCE_EXHAUSTED
     default_reason = "RATE_LIMITED"
     default_retryable = True
+    advice = "Slow down, and try again later."
 
 
 class UnimplementedError(DeepSeekError):
@@ -218,6 +255,7 @@ class UnimplementedError(DeepSeekError):
 
     default_code = grpc.StatusCode.UNIMPLEMENTED
     default_reason = "UNIMPLEMENTED"
+    advice = "Use a gateway that serves it."
 
 
 class ServiceUnavailableError(DeepSeekError):
@@ -226,18 +264,21 @@ class ServiceUnavailableError(DeepSeekError):
     default_code = grpc.StatusCode.UNAVAILABLE
     default_reason = "UNAVAILABLE"
     default_retryable = True
+    advice = "It may pass: try again in a moment."
 
 
 class ConnectError(ServiceUnavailableError):
     """There was no connection to the target at all."""
 
     default_reason = "CONNECT"
+    advice = "Check the target, and that the gateway is up."
 
 
 class ConnectTimeoutError(ConnectError, TimeoutError):
     """No connection came about within `Timeouts.connect`."""
 
     default_reason = "CONNECT_TIMEOUT"
+    advice = "Check the target and the network, or allow more time (Timeouts.connect)."
 
 
 class DeadlineExceededError(DeepSeekError, TimeoutError):
@@ -245,18 +286,21 @@ class DeadlineExceededError(DeepSeekError, TimeoutError):
 
     default_code = grpc.StatusCode.DEADLINE_EXCEEDED
     default_reason = "DEADLINE_EXCEEDED"
+    advice = "Allow more time, or ask for less."
 
 
 class FirstTokenTimeoutError(DeadlineExceededError):
     """No content began within `Timeouts.first_token`."""
 
     default_reason = "FIRST_TOKEN_TIMEOUT"
+    advice = "Allow more time, or try again when the gateway is less busy."
 
 
 class IdleTimeoutError(DeadlineExceededError):
     """Content stopped for longer than `Timeouts.idle`; `partial` has the text that had come."""
 
     default_reason = "IDLE_TIMEOUT"
+    advice = "Go on from `partial`, or allow more time."
 
 
 class StreamInterruptedError(DeepSeekError):
@@ -265,6 +309,7 @@ class StreamInterruptedError(DeepSeekError):
     default_code = grpc.StatusCode.ABORTED
     default_reason = "INTERRUPTED"
     default_retryable = True
+    advice = "Go on from `partial`, or start again."
 
 
 class CancelledByPeerError(DeepSeekError):
@@ -272,19 +317,7 @@ class CancelledByPeerError(DeepSeekError):
 
     default_code = grpc.StatusCode.CANCELLED
     default_reason = "CANCELLED"
-
-
-class InternalError(DeepSeekError):
-    """A defect on the other side; quote the request id to whoever runs it."""
-
-    default_code = grpc.StatusCode.INTERNAL
-    default_reason = "INTERNAL"
-
-
-class UpstreamAuthError(InternalError):
-    """The gateway's own key for the backend was refused; the caller can do nothing about it."""
-
-    default_reason = "UPSTREAM_AUTH"
+    advice = "Call again if the answer is still wanted."
 
 
 class OutputError(DeepSeekError, ValueError):
@@ -296,10 +329,26 @@ class OutputError(DeepSeekError, ValueError):
 
     default_reason = "OUTPUT"
     default_retryable = True  # another sample may fit
+    advice = "Try again, or describe the form in the prompt too."
 
     def __init__(self, details: str, *, text: str = "", **facts: Any) -> None:
         super().__init__(details, **facts)
         self.text = text
+
+
+class InternalError(DeepSeekError):
+    """A defect on the other side; quote the request id to whoever runs it."""
+
+    default_code = grpc.StatusCode.INTERNAL
+    default_reason = "INTERNAL"
+    advice = "Report it, request id included, to whoever runs the gateway."
+
+
+class UpstreamAuthError(InternalError):
+    """The gateway's own key for the backend was refused; the caller can do nothing about it."""
+
+    default_reason = "UPSTREAM_AUTH"
+    advice = "Tell whoever runs the gateway that its key for the backend is refused."
 
 
 class ConfigurationError(DeepSeekError, ValueError):
@@ -307,6 +356,7 @@ class ConfigurationError(DeepSeekError, ValueError):
 
     default_code = grpc.StatusCode.FAILED_PRECONDITION
     default_reason = "CONFIGURATION"
+    advice = "Correct what the client or gateway is set up with."
 
 
 class ClosedError(DeepSeekError):
@@ -314,40 +364,20 @@ class ClosedError(DeepSeekError):
 
     default_code = grpc.StatusCode.CANCELLED
     default_reason = "CLOSED"
+    advice = "Keep it open until the last answer is read."
 
 
+def _with_kinds(cls: type[DeepSeekError]) -> list[type[DeepSeekError]]:
+    return [cls, *(named for kind in cls.__subclasses__() for named in _with_kinds(kind))]
+
+
+# What a call can end in; taken from the tree here and now, before programs add classes of their own to it.
 _BY_CODE: dict[grpc.StatusCode, type[DeepSeekError]] = {
-    grpc.StatusCode.INVALID_ARGUMENT: InvalidRequestError,
-    grpc.StatusCode.OUT_OF_RANGE: InvalidRequestError,
-    grpc.StatusCode.UNAUTHENTICATED: AuthenticationError,
-    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
-    grpc.StatusCode.NOT_FOUND: NotFoundError,
-    grpc.StatusCode.FAILED_PRECONDITION: FailedPreconditionError,
-    grpc.StatusCode.ALREADY_EXISTS: ConflictError,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: RateLimitError,
-    grpc.StatusCode.UNIMPLEMENTED: UnimplementedError,
-    grpc.StatusCode.UNAVAILABLE: ServiceUnavailableError,
-    grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceededError,
-    grpc.StatusCode.ABORTED: StreamInterruptedError,
-    grpc.StatusCode.CANCELLED: CancelledByPeerError,
-}
-
-_BY_REASON: dict[str, type[DeepSeekError]] = {
-    cls.default_reason: cls
-    for cls in (
-        RequestTooLargeError,
-        ContextLengthError,
-        ContentPolicyError,
-        InsufficientBalanceError,
-        ApiVersionError,
-        ConnectError,
-        ConnectTimeoutError,
-        FirstTokenTimeoutError,
-        IdleTimeoutError,
-        StreamInterruptedError,
-        UpstreamAuthError,
-    )
-}
+    cls.default_code: cls
+    for cls in DeepSeekError.__subclasses__()
+    if cls not in (OutputError, ConfigurationError, ClosedError)
+} | {grpc.StatusCode.OUT_OF_RANGE: InvalidRequestError}
+_BY_REASON = {named.default_reason: named for cls in _BY_CODE.values() for named in _with_kinds(cls)}
 
 
 def error_class(code: grpc.StatusCode, reason: str = "") -> type[DeepSeekError]:

@@ -22,12 +22,12 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from deepseek_grpc._async.client import AsyncClient
 from deepseek_grpc._sync.client import Client
-from deepseek_grpc.auth import AUDIENCE, JWTSigner, TokenSource
-from deepseek_grpc.config import ClientConfig
+from deepseek_grpc.auth import AUDIENCE, JWTSigner, Secret, TokenSource
+from deepseek_grpc.config import ClientConfig, ClientOptions
 from deepseek_grpc.errors import ClosedError, ConfigurationError
 from deepseek_grpc.gateway.engines import TextEngine
 from deepseek_grpc.gateway.router import Backend
@@ -98,20 +98,26 @@ class GatewayThread:
         return JWTSigner(self._client.id, self._client.key, audience=self._audience)
 
     def client(
-        self, *, credentials: TokenSource | str | Unset | None = UNSET, config: ClientConfig | None = None
+        self,
+        *,
+        credentials: TokenSource | str | Unset | None = UNSET,
+        config: ClientConfig | None = None,
+        **options: Unpack[ClientOptions],
     ) -> Client:
         """Makes a client of it; close it, or use it in a `with` block."""
-        return Client(
-            self.target, credentials=self.credentials() if credentials is UNSET else credentials, config=config
-        )
+        source = self.credentials() if credentials is UNSET else credentials
+        return Client(self.target, credentials=source, config=config, **options)
 
     def async_client(
-        self, *, credentials: TokenSource | str | Unset | None = UNSET, config: ClientConfig | None = None
+        self,
+        *,
+        credentials: TokenSource | str | Unset | None = UNSET,
+        config: ClientConfig | None = None,
+        **options: Unpack[ClientOptions],
     ) -> AsyncClient:
         """Makes an async client of it; close it, or use it in an `async with` block."""
-        return AsyncClient(
-            self.target, credentials=self.credentials() if credentials is UNSET else credentials, config=config
-        )
+        source = self.credentials() if credentials is UNSET else credentials
+        return AsyncClient(self.target, credentials=source, config=config, **options)
 
     @property
     def _gateway(self) -> Gateway:
@@ -292,7 +298,7 @@ class LocalGateway(GatewayThread):
         if pace is not None and (settings is not None or engine is not None):
             raise ConfigurationError("pace is for the embedded engine alone; settings have one for each backend")
         name = f"local-{secrets.token_hex(8)}"
-        client = ClientSettings(name, secrets.token_urlsafe(36).encode(), tenant="local", roles=(name,))
+        client = ClientSettings(name, Secret(secrets.token_urlsafe(36)), tenant="local", roles=(name,))
         if settings is None:
             base = development({}, pace=pace)[0] if engine is None else Settings()
             settings = replace(base, clients=(), roles={})

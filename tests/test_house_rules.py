@@ -22,7 +22,9 @@ PACKAGE = ROOT / "deepseek_grpc"
 
 # Imports go downward or stay on their floor.
 FLOORS = {
-    **dict.fromkeys(("_value", "types", "errors", "config", "auth", "telemetry"), 0),  # vocabulary; knows no protobuf
+    **dict.fromkeys(
+        ("_value", "_forks", "_secret", "_pem", "types", "errors", "config", "auth", "telemetry", "tls", "audit"), 0
+    ),  # vocabulary; knows no protobuf
     **dict.fromkeys(("_codec", "_call", "_session", "_resilience", "cache"), 1),  # pure
     "_transport": 2,  # the only floor of the client that performs RPCs
     **dict.fromkeys(("_async", "_sync", "gateway"), 3),
@@ -40,11 +42,17 @@ PUBLIC = [
     "API_VERSION",
     "TLS",
     "UNSET",
+    "AccountBalance",
     "AsyncClient",
     "AsyncSession",
     "AsyncTextStream",
+    "AuditLog",
+    "Balance",
+    "CallRecord",
     "Client",
     "ClientConfig",
+    "ClientOptions",
+    "CompleteOptions",
     "Completion",
     "ContentPart",
     "DeepSeekError",
@@ -58,10 +66,13 @@ PUBLIC = [
     "Message",
     "Meta",
     "Model",
+    "OAuth2ClientCredentials",
+    "Observer",
     "Prompt",
     "ReasoningDelta",
     "ResponseFormat",
     "Retry",
+    "Secret",
     "Session",
     "Started",
     "StaticToken",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from deepseek_grpc import errors
 from deepseek_grpc.gateway import settings
 from deepseek_grpc.gateway.engines.embedded import EmbeddedEngine
 from deepseek_grpc.testing import FakeServer
@@ -45,6 +46,22 @@ def test_configuration_example_is_valid(tmp_path: Path) -> None:
     loaded = settings.load(tmp_path / "gateway.toml")
     assert loaded.clients[0].roles == ("writer",)
     assert loaded.listen == "0.0.0.0:8443"
+
+
+def test_table_of_errors_is_that_of_the_code() -> None:
+    classes = [cls for cls in vars(errors).values() if isinstance(cls, type) and cls.__name__ in errors.__all__]
+    rows = re.findall(r"^\| `(\w+Error)` \| [^|]+ \| (\w+) \| (\w+) \| (yes|no) \| ([^|]+) \|$", README, re.MULTILINE)
+    assert rows == [
+        (
+            cls.__name__,
+            cls.default_code.name,
+            cls.default_reason,
+            "yes" if cls.default_retryable else "no",
+            cls.advice,
+        )
+        for cls in classes
+        if cls is not errors.DeepSeekError
+    ]
 
 
 def test_house_map_names_what_is_there() -> None:

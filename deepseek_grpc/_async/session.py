@@ -10,6 +10,7 @@ from deepseek_grpc._call import Timeout, call_options
 from deepseek_grpc._codec.answer import decode_completion
 from deepseek_grpc._codec.checks import request_limit
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
+from deepseek_grpc._codec.structured import with_parsed
 from deepseek_grpc._transport import aio as transport
 from deepseek_grpc._transport import aio_session as sessions
 from deepseek_grpc.types import UNSET, Completion
@@ -50,7 +51,9 @@ class AsyncSession:
         call = call_options(self._link.config, timeout, None, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         turn = self._driver.start(request, call, stream=False)
-        return decode_completion(await turn.result(), call.request_id)
+        completion = decode_completion(await turn.result(), call.request_id)
+        output = options.get("output")
+        return completion if output is None else with_parsed(completion, output)
 
     def stream(
         self,
@@ -66,9 +69,8 @@ class AsyncSession:
         """
         call = call_options(self._link.config, timeout, None, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
-        return AsyncTextStream(
-            self._driver.start(request, call, stream=True), call.request_id, logprobs=request.logprobs
-        )
+        turn = self._driver.start(request, call, stream=True)
+        return AsyncTextStream(turn, call.request_id, logprobs=request.logprobs, output=options.get("output"))
 
     async def aclose(self) -> None:
         """Closes the session; turns that are not over end in ClosedError."""

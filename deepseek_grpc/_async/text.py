@@ -8,13 +8,16 @@ from typing import Unpack
 from deepseek_grpc._async.session import AsyncSession
 from deepseek_grpc._async.stream import AsyncTextStream
 from deepseek_grpc._call import Timeout, call_options
+from deepseek_grpc._codec.account import decode_balance
 from deepseek_grpc._codec.answer import decode_completion, decode_models
 from deepseek_grpc._codec.checks import invalid, request_limit
+from deepseek_grpc._codec.fim import CompleteOptions, encode_complete
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
+from deepseek_grpc._codec.structured import with_parsed
 from deepseek_grpc._transport import aio as transport
 from deepseek_grpc._transport import aio_session as sessions
 from deepseek_grpc.errors import DeepSeekError
-from deepseek_grpc.types import UNSET, Completion, Model
+from deepseek_grpc.types import UNSET, AccountBalance, Completion, Model
 from deepseek_rpc.v2 import text_pb2 as pb
 from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
 
@@ -49,6 +52,7 @@ class AsyncText:
         Raises:
             InvalidRequestError: A field is wrong (checked before anything is sent) or the backend refuses it.
             DeadlineExceededError: The total time is over.
+            OutputError: The answer doesn't fit `output`; its `text` is what the model wrote.
             DeepSeekError: See `deepseek_grpc.errors`.
 
         Example:
@@ -59,7 +63,9 @@ class AsyncText:
         call = call_options(self._link.config, timeout, metadata, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         response = await self._link.unary(self._link.stub(TextServiceStub).Generate, request, call)
-        return decode_completion(response, call.request_id)
+        completion = decode_completion(response, call.request_id)
+        output = options.get("output")
+        return completion if output is None else with_parsed(completion, output)
 
     async def generate_many(
         self,
@@ -124,7 +130,7 @@ class AsyncText:
         call = call_options(self._link.config, timeout, metadata, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         messages = self._link.stream(self._link.stub(TextServiceStub).StreamGenerate, request, call)
-        return AsyncTextStream(messages, call.request_id, logprobs=request.logprobs)
+        return AsyncTextStream(messages, call.request_id, logprobs=request.logprobs, output=options.get("output"))
 
     def session(
         self,
@@ -142,6 +148,95 @@ class AsyncText:
         call = call_options(self._link.config, UNSET, metadata, request_id)
         driver = sessions.open_session(self._link, self._link.stub(TextServiceStub).Session, call)
         return AsyncSession(self._link, driver)
+
+    async def complete(
+        self,
+        prompt: str,
+        *,
+        suffix: str = "",
+        timeout: Timeout = UNSET,
+        metadata: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        **options: Unpack[CompleteOptions],
+    ) -> Completion:
+        """Completes the text between a prompt and a suffix (fill in the middle) and returns it whole.
+
+        Args:
+            prompt: The text before the gap, at least 1 character.
+            suffix: The text after the gap; without one, the completion goes on from the prompt.
+            timeout: Total seconds, or a Timeouts; None for no limit.
+            metadata: Sent with this call, after the client's.
+            request_id: Repeated by errors and logs; made up if not given.
+            **options: See `CompleteOptions`, which follow https://api-docs.deepseek.com/api/create-completion.
+
+        Raises:
+            InvalidRequestError: A field is wrong (checked before anything is sent) or the backend refuses it.
+            PermissionDeniedError: The credential lacks `text.complete`.
+            UnimplementedError: The backend can't complete.
+            DeepSeekError: See `deepseek_grpc.errors`.
+
+        Example:
+            >>> async def example(client: AsyncClient) -> str:
+            ...     filled = await client.text.complete("def fib(n):", suffix="    return a", max_tokens=64)
+            ...     return filled.text
+        """
+        call = call_options(self._link.config, timeout, metadata, request_id)
+        request = encode_complete(
+            prompt, suffix=suffix, request_id=call.request_id, max_bytes=self._max_bytes, **options
+        )
+        response = await self._link.unary(self._link.stub(TextServiceStub).CompleteFim, request, call)
+        return decode_completion(response, call.request_id)
+
+    def stream_complete(
+        self,
+        prompt: str,
+        *,
+        suffix: str = "",
+        timeout: Timeout = UNSET,
+        metadata: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+        **options: Unpack[CompleteOptions],
+    ) -> AsyncTextStream:
+        """Starts a completion and returns its stream at once; the arguments are `complete`'s.
+
+        Raises:
+            InvalidRequestError: A field is wrong. Everything else is raised where the stream is read.
+
+        Example:
+            >>> async def example(client: AsyncClient) -> None:
+            ...     async with client.text.stream_complete("A deadline is", suffix=" of the client.") as stream:
+            ...         async for piece in stream.text():
+            ...             print(piece, end="")
+        """
+        call = call_options(self._link.config, timeout, metadata, request_id)
+        request = encode_complete(
+            prompt, suffix=suffix, request_id=call.request_id, max_bytes=self._max_bytes, **options
+        )
+        messages = self._link.stream(self._link.stub(TextServiceStub).StreamFim, request, call)
+        return AsyncTextStream(messages, call.request_id, logprobs=request.HasField("logprobs"))
+
+    async def balance(
+        self,
+        *,
+        timeout: Timeout = UNSET,
+        metadata: Mapping[str, str] | None = None,
+        request_id: str | None = None,
+    ) -> AccountBalance:
+        """Returns what is left on the account behind the gateway: of its first backend that charges one.
+
+        Raises:
+            PermissionDeniedError: The credential lacks `text.balance`.
+            UnimplementedError: No backend knows a balance.
+
+        Example:
+            >>> async def example(client: AsyncClient) -> None:
+            ...     account = await client.text.balance()
+            ...     for balance in account.balances:
+            ...         print(balance.currency, balance.total)
+        """
+        call = call_options(self._link.config, timeout, metadata, request_id)
+        response = await self._link.unary(self._link.stub(TextServiceStub).GetBalance, pb.GetBalanceRequest(), call)
+        return decode_balance(response)
 
     async def models(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from itertools import repeat
 from typing import TYPE_CHECKING, Final
 
-from deepseek_grpc._codec.message import decode_tool_calls, encode_message
+from deepseek_grpc._codec.message import decode_tool_calls, encode_message, text_of
 from deepseek_grpc.errors import InternalError, InvalidRequestError
 from deepseek_grpc.types import (
     Completion,
@@ -36,6 +36,7 @@ __all__ = [
     "collect",
     "decode_completion",
     "decode_models",
+    "decode_usage",
     "encode_completion",
     "encode_event",
     "encode_models",
@@ -125,10 +126,12 @@ class StreamDecoder:
 
     def _event(self, chunk: pb.GenerateChunk) -> Event | None:
         match chunk.WhichOneof("event"):
-            case "reasoning" if chunk.reasoning:
-                self.pieces += 1
+            case "reasoning":
                 if self._reasoning is None:
                     self._reasoning = []
+                if not chunk.reasoning:  # no content, but it tells an empty reasoning from none
+                    return None
+                self.pieces += 1
                 self._reasoning.append(chunk.reasoning)
                 logprobs = _decode_logprobs(chunk.logprobs)
                 self._reasoning_logprobs += logprobs
@@ -180,7 +183,7 @@ class StreamDecoder:
 def _decode_tail(tail: pb.GenerateTail) -> Finished:
     return Finished(
         _REASON_NAMES.get(tail.finish_reason, tail.raw_finish_reason),
-        _decode_usage(tail.usage),
+        decode_usage(tail.usage),
         _decode_upstream(tail.upstream),
         tail.extra_json,
     )
@@ -217,13 +220,18 @@ def encode_event(event: Event, upstream: Upstream, chunk: pb.GenerateChunk) -> N
             tail.extra_json = extra
 
 
-def decode_completion(response: pb.GenerateResponse, request_id: str) -> Completion:
+def decode_completion(response: pb.GenerateResponse | pb.CompleteFimResponse, request_id: str) -> Completion:
     """Makes a Completion of a whole answer."""
-    message = response.message
+    if isinstance(response, pb.CompleteFimResponse):
+        message = pb.Message(content=response.text)
+        reasoning_logprobs: tuple[TokenLogprob, ...] = ()
+    else:
+        message = response.message
+        reasoning_logprobs = _decode_logprobs(response.reasoning_logprobs)
     return Completion(
         text=message.content,
         finish_reason=_REASON_NAMES.get(response.finish_reason, response.raw_finish_reason),
-        usage=_decode_usage(response.usage),
+        usage=decode_usage(response.usage),
         meta=Meta(
             request_id,
             response.id,
@@ -236,11 +244,13 @@ def decode_completion(response: pb.GenerateResponse, request_id: str) -> Complet
         reasoning=message.reasoning_content if message.HasField("reasoning_content") else None,
         tool_calls=decode_tool_calls(message.tool_calls),
         logprobs=_decode_logprobs(response.logprobs),
-        reasoning_logprobs=_decode_logprobs(response.reasoning_logprobs),
+        reasoning_logprobs=reasoning_logprobs,
     )
 
 
-def encode_completion(completion: Completion, upstream: Upstream, response: pb.GenerateResponse) -> None:
+def encode_completion(
+    completion: Completion, upstream: Upstream, response: pb.GenerateResponse | pb.CompleteFimResponse
+) -> None:
     """Fills in a whole answer; `upstream` says where it came from."""
     meta = completion.meta
     response.id = meta.id
@@ -249,7 +259,12 @@ def encode_completion(completion: Completion, upstream: Upstream, response: pb.G
     response.system_fingerprint = meta.system_fingerprint
     response.extra_json = meta.extra_json
     try:
-        encode_message(completion.message, response.message)
+        if isinstance(response, pb.CompleteFimResponse):
+            response.text = text_of("text", completion.text)
+        else:
+            encode_message(completion.message, response.message)
+            if completion.reasoning_logprobs:
+                _encode_logprobs(completion.reasoning_logprobs, response.reasoning_logprobs)
     except InvalidRequestError as error:  # the backend's fault, not the caller's
         raise InternalError(f"the answer can't be sent: {error.details}") from error
     response.finish_reason, response.raw_finish_reason = _encode_reason(completion.finish_reason)
@@ -257,8 +272,6 @@ def encode_completion(completion: Completion, upstream: Upstream, response: pb.G
     _encode_upstream(upstream, response.upstream)
     if completion.logprobs:
         _encode_logprobs(completion.logprobs, response.logprobs)
-    if completion.reasoning_logprobs:
-        _encode_logprobs(completion.reasoning_logprobs, response.reasoning_logprobs)
 
 
 def collect(events: Iterable[Event]) -> Completion:
@@ -276,7 +289,8 @@ def _encode_reason(reason: str) -> tuple[pb.FinishReason, str]:
     return (pb.FINISH_REASON_UNSPECIFIED, reason) if known is None else (known, "")
 
 
-def _decode_usage(usage: common_pb2.Usage) -> Usage:
+def decode_usage(usage: common_pb2.Usage) -> Usage:
+    """Makes a Usage of the contract's."""
     has = usage.HasField
     return Usage(
         usage.prompt_tokens,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Never
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Never, TypeAlias
+
+from google.protobuf.message import Message
 
 from deepseek_grpc.config import MAX_MESSAGE_BYTES
 from deepseek_grpc.errors import InvalidRequestError, RequestTooLargeError
 from deepseek_rpc.v2 import text_pb2 as pb
 
-__all__ = ["MAX_REQUEST_BYTES", "check_generate", "invalid", "request_limit"]
+__all__ = ["MAX_REQUEST_BYTES", "check_complete", "check_generate", "invalid", "request_limit"]
+
+_Request: TypeAlias = pb.GenerateRequest | pb.CompleteFimRequest
+_Check: TypeAlias = Callable[[Any, Any], None]
 
 
 def request_limit(max_message_bytes: int) -> int:
@@ -36,13 +41,24 @@ def check_generate(request: pb.GenerateRequest, max_bytes: int = MAX_REQUEST_BYT
         InvalidRequestError: A field is out of its range; `field` names it.
         RequestTooLargeError: The request is too large.
     """
-    if request.ByteSize() > max_bytes:
-        raise _too_large(request, max_bytes)
+    _check(request, _CHECKS, max_bytes)
     if not request.prompt and not request.messages:
         raise invalid("prompt", "is empty, and so is messages; give one of them")
+
+
+def check_complete(request: pb.CompleteFimRequest, max_bytes: int = MAX_REQUEST_BYTES) -> None:
+    """Checks ranges and sizes as `check_generate` does; the prompt is required, the suffix isn't."""
+    _check(request, _FIM_CHECKS, max_bytes)
+    if not request.prompt:
+        raise invalid("prompt", "is empty; give at least 1 character")
+
+
+def _check(request: _Request, checks: Mapping[str, _Check], max_bytes: int) -> None:
+    if request.ByteSize() > max_bytes:
+        raise _too_large(request, max_bytes)
     # Only the fields that are set are looked at.
     for field, value in request.ListFields():
-        check = _CHECKS.get(field.name)
+        check = checks.get(field.name)
         if check is not None:
             check(value, request)
 
@@ -52,41 +68,48 @@ def invalid(field: str, problem: str) -> InvalidRequestError:
     return InvalidRequestError(f"{field} {problem}", metadata={"field": field})
 
 
-def _too_large(request: pb.GenerateRequest, max_bytes: int) -> RequestTooLargeError:
-    fields = [("prompt", len(request.prompt.encode())), ("system_message", len(request.system_message.encode()))]
-    fields += [
-        ("extra_json", len(request.extra_json.encode())),
-        ("response_format", request.response_format.ByteSize()),
-    ]
-    fields += [(f"messages[{i}]", message.ByteSize()) for i, message in enumerate(request.messages)]
-    fields += [(f"tools[{i}]", tool.ByteSize()) for i, tool in enumerate(request.tools)]
-    fields += [(f"stop[{i}]", len(text.encode())) for i, text in enumerate(request.stop)]
-    name, most = max(fields, key=lambda field: field[1])
+def _too_large(request: _Request, max_bytes: int) -> RequestTooLargeError:
+    sizes = {"prompt": 0, **dict(_sizes(request))}
+    name = max(sizes, key=sizes.__getitem__)
     return RequestTooLargeError(
-        f"{name} has {most:,} bytes and the request {request.ByteSize():,}; the limit of a request is {max_bytes:,}",
+        f"{name} has {sizes[name]:,} bytes and the request {request.ByteSize():,}; "
+        f"the limit of a request is {max_bytes:,}",
         metadata={"field": name},
     )
 
 
-def _request_id(value: str, _: pb.GenerateRequest) -> None:
+def _sizes(request: _Request) -> Iterator[tuple[str, int]]:
+    """Yields the bytes of what may be long: texts, messages, and the members of lists."""
+    for field, value in request.ListFields():
+        if isinstance(value, str):
+            yield field.name, len(value.encode())
+        elif isinstance(value, Message):
+            yield field.name, value.ByteSize()
+        elif isinstance(value, Sequence):
+            for index, member in enumerate(value):
+                size = len(member.encode()) if isinstance(member, str) else member.ByteSize()
+                yield f"{field.name}[{index}]", size
+
+
+def _request_id(value: str, _: _Request) -> None:
     if len(value) > _MAX_REQUEST_ID:
         raise invalid("request_id", f"has {len(value)} characters; the limit is {_MAX_REQUEST_ID}")
 
 
-def _max_tokens(value: int, _: pb.GenerateRequest) -> None:
+def _max_tokens(value: int, _: _Request) -> None:
     if value < 1:
         raise invalid("max_tokens", f"is {value}; give at least 1")
 
 
-def _between(name: str, low: float, high: float) -> Callable[[float, pb.GenerateRequest], None]:
-    def check(value: float, _: pb.GenerateRequest) -> None:
+def _between(name: str, low: float, high: float) -> Callable[[float, _Request], None]:
+    def check(value: float, _: _Request) -> None:
         if not low <= value <= high:
             raise invalid(name, f"is {value:g}; give {low:g} to {high:g}")
 
     return check
 
 
-def _top_p(value: float, _: pb.GenerateRequest) -> None:
+def _top_p(value: float, _: _Request) -> None:
     if not 0 < value <= 1:
         raise invalid("top_p", f"is {value:g}; give more than 0 and at most 1")
 
@@ -98,18 +121,23 @@ def _top_logprobs(value: int, request: pb.GenerateRequest) -> None:
         raise invalid("top_logprobs", "is given without logprobs; set logprobs to true")
 
 
-def _user_id(value: str, _: pb.GenerateRequest) -> None:
+def _fim_logprobs(value: int, _: _Request) -> None:
+    if not 0 <= value <= _MAX_TOP_LOGPROBS:
+        raise invalid("logprobs", f"is {value}; give 0 to {_MAX_TOP_LOGPROBS}")
+
+
+def _user_id(value: str, _: _Request) -> None:
     length = len(value.encode())
     if length > _MAX_USER_ID_BYTES:
         raise invalid("user_id", f"has {length} bytes; the limit is {_MAX_USER_ID_BYTES}")
 
 
-def _thinking(value: int, _: pb.GenerateRequest) -> None:
+def _thinking(value: int, _: _Request) -> None:
     if value not in pb.Thinking.values():
         raise invalid("thinking", f"is {value}, which this version doesn't know")
 
 
-def _format(value: pb.ResponseFormat, _: pb.GenerateRequest) -> None:
+def _format(value: pb.ResponseFormat, _: _Request) -> None:
     if value.type not in pb.ResponseFormat.Type.values():
         raise invalid("response_format.type", f"is {value.type}, which this version doesn't know")
     if value.type == pb.ResponseFormat.TYPE_JSON_SCHEMA:
@@ -136,7 +164,7 @@ def _messages(messages: Sequence[pb.Message], request: pb.GenerateRequest) -> No
                 raise invalid(f"messages[{index}].content[{number}]", "is empty; give text, image or file")
 
 
-def _stop(stop: Sequence[str], _: pb.GenerateRequest) -> None:
+def _stop(stop: Sequence[str], _: _Request) -> None:
     if len(stop) > _MAX_STOP:
         raise invalid("stop", f"has {len(stop)} strings; the limit is {_MAX_STOP}")
     for index, string in enumerate(stop):
@@ -144,7 +172,7 @@ def _stop(stop: Sequence[str], _: pb.GenerateRequest) -> None:
             raise invalid(f"stop[{index}]", "is empty; give at least 1 character")
 
 
-def _tools(tools: Sequence[pb.Tool], _: pb.GenerateRequest) -> None:
+def _tools(tools: Sequence[pb.Tool], _: _Request) -> None:
     if len(tools) > _MAX_TOOLS:
         raise invalid("tools", f"has {len(tools)} functions; the limit is {_MAX_TOOLS}")
     names = set()
@@ -182,9 +210,9 @@ def _json(field: str, text: str) -> None:
     except RecursionError:
         raise invalid(field, "is nested too deeply") from None
     except ValueError as error:
-        raise invalid(field, f"is no JSON ({error})") from None
+        raise invalid(field, f"is no JSON ({error}); give one JSON object, as {{…}}") from None
     if not isinstance(value, dict):
-        raise invalid(field, f"is a JSON {type(value).__name__}; give an object")
+        raise invalid(field, "is JSON, but no object; give one, as {…}")
 
 
 def _no_constant(name: str) -> Never:
@@ -194,7 +222,7 @@ def _no_constant(name: str) -> Never:
 _MODES: Final = frozenset(pb.ToolChoice.Mode.values()) - {pb.ToolChoice.MODE_UNSPECIFIED}
 _ROLES: Final = frozenset(pb.Role.values()) - {pb.ROLE_UNSPECIFIED}
 
-_CHECKS: Final[dict[str, Callable[[Any, pb.GenerateRequest], None]]] = {
+_CHECKS: Final[dict[str, _Check]] = {
     "request_id": _request_id,
     "messages": _messages,
     "max_tokens": _max_tokens,
@@ -211,3 +239,4 @@ _CHECKS: Final[dict[str, Callable[[Any, pb.GenerateRequest], None]]] = {
     "user_id": _user_id,
     "extra_json": lambda value, _: _json("extra_json", value),
 }
+_FIM_CHECKS: Final = _CHECKS | {"logprobs": _fim_logprobs}

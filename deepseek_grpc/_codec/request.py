@@ -7,6 +7,8 @@ from typing import Any, Final, Never, TypeAlias, TypedDict
 
 from deepseek_grpc._codec.checks import MAX_REQUEST_BYTES, check_generate, invalid
 from deepseek_grpc._codec.message import decode_message, encode_message, several_of, text_of
+from deepseek_grpc._codec.structured import output_format
+from deepseek_grpc._codec.values import INT32, INT64, boolean, integer, json_text, number, unknown_option
 from deepseek_grpc.types import (
     GenerateRequest,
     Message,
@@ -45,6 +47,11 @@ class GenerateOptions(TypedDict, total=False):
     """Makes sampling repeatable where the backend can; 64 bits, signed."""
     response_format: ResponseFormat | None
     """`json_object` or `json_schema(…)`; text if not given."""
+    output: Any
+    """The type that the answer is parsed into, as `Completion.parsed`: a dataclass, a TypedDict, a pydantic model or
+    whatever else pydantic's TypeAdapter takes. Its JSON Schema is the `response_format`. Where the backend knows JSON
+    objects only, as DeepSeek's API does, give `response_format=json_object` too: then the schema isn't sent, and the
+    prompt has to describe the object. Needs the extra `structured`."""
     thinking: bool | None
     """Whether the model reasons first; its default if not given."""
     reasoning_effort: str | None
@@ -75,8 +82,6 @@ _MODES: Final[dict[str, pb.ToolChoice.Mode]] = {
     "required": pb.ToolChoice.MODE_REQUIRED,
 }
 _MODE_NAMES: Final[dict[int, Any]] = {value: name for name, value in _MODES.items()}
-_INT32: Final = (-(2**31), 2**31 - 1)
-_INT64: Final = (-(2**63), 2**63 - 1)
 
 
 def encode_generate(
@@ -94,6 +99,7 @@ def encode_generate(
     presence_penalty: float | None = None,
     seed: int | None = None,
     response_format: ResponseFormat | None = None,
+    output: Any = None,
     thinking: bool | None = None,
     reasoning_effort: str | None = None,
     tools: Sequence[Tool] | None = None,
@@ -110,9 +116,10 @@ def encode_generate(
         TypeError: There is no such option.
         InvalidRequestError: A field is wrong; `field` names it.
         RequestTooLargeError: The request is larger than a message may be.
+        ConfigurationError: `output` needs pydantic, which isn't installed.
     """
     if unknown:
-        raise _unknown(next(iter(unknown)))
+        raise unknown_option(next(iter(unknown)), GenerateOptions, "generate and stream")
     request = pb.GenerateRequest(request_id=request_id)
     if isinstance(prompt, str):
         request.prompt = text_of("prompt", prompt)
@@ -126,6 +133,8 @@ def encode_generate(
             encode_message(message, request.messages.add(), f"messages[{index}]")
         if not messages:
             raise invalid("messages", "is empty: the argument prompt has none; give text or at least 1 Message")
+    if output is not None:
+        response_format = output_format(output, response_format)
     stops = () if stop is None else (stop,) if isinstance(stop, str) else several_of("stop", stop, "text or several")
     try:
         if model is not None:
@@ -133,23 +142,23 @@ def encode_generate(
         if system_message is not None:
             request.system_message = system_message
         if max_tokens is not None:
-            request.max_tokens = _integer("max_tokens", max_tokens, _INT32)
+            request.max_tokens = integer("max_tokens", max_tokens, INT32)
         if temperature is not None:
-            request.temperature = _number("temperature", temperature)
+            request.temperature = number("temperature", temperature)
         if top_p is not None:
-            request.top_p = _number("top_p", top_p)
+            request.top_p = number("top_p", top_p)
         if stops:
             request.stop.extend(stops)
         if frequency_penalty is not None:
-            request.frequency_penalty = _number("frequency_penalty", frequency_penalty)
+            request.frequency_penalty = number("frequency_penalty", frequency_penalty)
         if presence_penalty is not None:
-            request.presence_penalty = _number("presence_penalty", presence_penalty)
+            request.presence_penalty = number("presence_penalty", presence_penalty)
         if seed is not None:
-            request.seed = _integer("seed", seed, _INT64)
+            request.seed = integer("seed", seed, INT64)
         if response_format is not None:
             _encode_format(response_format, request.response_format)
         if thinking is not None:
-            request.thinking = pb.THINKING_ENABLED if _boolean("thinking", thinking) else pb.THINKING_DISABLED
+            request.thinking = pb.THINKING_ENABLED if boolean("thinking", thinking) else pb.THINKING_DISABLED
         if reasoning_effort is not None:
             request.reasoning_effort = reasoning_effort
         if tools is not None:
@@ -158,15 +167,15 @@ def encode_generate(
         if tool_choice is not None:
             _encode_choice(tool_choice, request.tool_choice)
         if logprobs is not None:
-            request.logprobs = _boolean("logprobs", logprobs)
+            request.logprobs = boolean("logprobs", logprobs)
         if top_logprobs is not None:
-            request.top_logprobs = _integer("top_logprobs", top_logprobs, _INT32)
+            request.top_logprobs = integer("top_logprobs", top_logprobs, INT32)
         if user_id is not None:
             request.user_id = user_id
         if extra is not None:
             if not isinstance(extra, Mapping):
                 raise invalid("extra", f"is a {type(extra).__name__}; give an object, as a mapping")
-            request.extra_json = _json("extra", extra)
+            request.extra_json = json_text("extra", extra)
     except (TypeError, UnicodeEncodeError) as error:
         # What protobuf says doesn't name the field; this does, for the fields that have no check of their own.
         plain = {
@@ -184,17 +193,6 @@ def encode_generate(
     return request
 
 
-def _unknown(name: str) -> TypeError:
-    """Makes Python's own error for an argument that generate and stream don't have."""
-    if name == "metadata":
-        return TypeError("a turn has no argument 'metadata': it travels with its session; give it to text.session()")
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, GenerateOptions.__annotations__, 1)
-    hint = f"did you mean {near[0]!r}?" if near else "what has no name of its own goes into extra={…}"
-    return TypeError(f"generate and stream have no argument {name!r}; {hint}")
-
-
 def _encode_format(value: ResponseFormat, out: pb.ResponseFormat) -> None:
     if not isinstance(value, ResponseFormat) or value.type not in _FORMATS:
         raise invalid("response_format", "is unknown; give a ResponseFormat of text, json_object or json_schema")
@@ -207,10 +205,12 @@ def _encode_tool(tool: Tool, out: pb.Tool, field: str) -> None:
         raise invalid(field, f"is a {type(tool).__name__}; give a Tool")
     out.name = text_of(f"{field}.name", tool.name)
     out.description = text_of(f"{field}.description", tool.description)
-    out.strict = _boolean(f"{field}.strict", tool.strict)
+    out.strict = boolean(f"{field}.strict", tool.strict)
     parameters = tool.parameters
     field = f"{field}.parameters"
-    out.parameters_json = text_of(field, parameters if isinstance(parameters, str) else _json(field, parameters))
+    if not isinstance(parameters, str | Mapping):
+        raise invalid(field, f"is a {type(parameters).__name__}; give a JSON Schema, as a mapping or as JSON text")
+    out.parameters_json = text_of(field, parameters if isinstance(parameters, str) else json_text(field, parameters))
 
 
 def _encode_choice(choice: ToolChoice | str, out: pb.ToolChoice) -> None:
@@ -225,48 +225,6 @@ def _encode_choice(choice: ToolChoice | str, out: pb.ToolChoice) -> None:
         out.mode = _MODES[mode]
     else:
         raise invalid("tool_choice", f"is {str(mode)[:32]!r}; give auto, none, required or ToolChoice(function=…)")
-
-
-def _boolean(field: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise invalid(field, f"is a {type(value).__name__}; give a bool")
-    return value
-
-
-def _number(field: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise invalid(field, f"is a {type(value).__name__}; give a number")
-    try:
-        return float(value)
-    except OverflowError:  # an int beyond every range
-        return float("inf") if value > 0 else float("-inf")
-
-
-def _integer(field: str, value: Any, limits: tuple[int, int]) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise invalid(field, f"is a {type(value).__name__}; give an integer")
-    if not limits[0] <= value <= limits[1]:
-        # Python refuses to print an integer of more than 4,300 digits, and nobody wants to read one of 40.
-        shown = value if abs(value) < 10**40 else f"an integer of {value.bit_length()} bits"
-        raise invalid(field, f"is {shown}; give {limits[0]} to {limits[1]}")
-    return value
-
-
-def _json(field: str, value: Any) -> str:
-    import json
-
-    try:
-        return json.dumps(value, allow_nan=False, default=_plain)
-    except RecursionError:
-        raise invalid(field, "is nested too deeply") from None
-    except (TypeError, ValueError) as error:
-        raise invalid(field, f"is no JSON ({error})") from error
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):  # of another kind than dict
-        return dict(value)
-    raise TypeError(f"a {type(value).__name__} has no form in it")
 
 
 def decode_generate(request: pb.GenerateRequest) -> GenerateRequest:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
+from deepseek_grpc._codec.connection import no_connection
 from deepseek_grpc.errors import (
     AuthenticationError,
     ConnectError,
-    ConnectTimeoutError,
     DeadlineExceededError,
     DeepSeekError,
     RequestTooLargeError,
+    ServiceUnavailableError,
     StreamInterruptedError,
     error_class,
 )
@@ -35,6 +37,9 @@ _MAX_METADATA: Final = 1024
 _MAX_VALUE: Final = 256
 _MAX_NAME: Final = 128
 _MAX_DELAY: Final = 365 * 24 * 3600.0
+
+_MAX_SKEW: Final = 30
+"""Seconds that clocks may differ; a gateway allows a token as many."""
 
 _NO_TOKEN: Final = "Getting metadata from plugin failed with error: "
 """What gRPC says, in UNAVAILABLE, when a call's credentials have no token."""
@@ -75,8 +80,13 @@ def _bounded(text: str, limit: int) -> str:
     return text.encode(errors="replace")[:limit].decode(errors="ignore")
 
 
-def decode_status(status: status_pb2.Status, request_id: str) -> DeepSeekError:
-    """Makes an error of a google.rpc.Status; details that can't be read count as absent."""
+def decode_status(
+    status: status_pb2.Status, request_id: str, *, clock: Callable[[], float] = time.time
+) -> DeepSeekError:
+    """Makes an error of a google.rpc.Status; details that can't be read count as absent.
+
+    `clock` is this machine's, in seconds since the epoch; a refused credential is blamed on it where it is far off.
+    """
     from google.protobuf.message import DecodeError
     from google.rpc import error_details_pb2
 
@@ -95,8 +105,11 @@ def decode_status(status: status_pb2.Status, request_id: str) -> DeepSeekError:
             continue
     attempts = metadata.pop("attempts", "")
     retryable = metadata.pop("retryable", "")
+    message, advice = status.message, None
+    if code is grpc.StatusCode.UNAUTHENTICATED and (skew := _skew(metadata.get("gateway_time", ""), clock())):
+        message, advice = f"{message}: {skew}", "Set this machine's clock."
     return error_class(code, reason)(
-        status.message,
+        message,
         code=code,
         reason=reason or None,
         request_id=metadata.pop("request_id", "") or request_id,
@@ -104,7 +117,18 @@ def decode_status(status: status_pb2.Status, request_id: str) -> DeepSeekError:
         retry_after=retry_after,
         retryable={"true": True, "false": False}.get(retryable),
         metadata=metadata,
+        advice=advice,
     )
+
+
+def _skew(gateway_time: str, now: float) -> str:
+    """Says how far this machine's clock is from the gateway's; nothing where that is no reason to be refused."""
+    if not (gateway_time.isdecimal() and len(gateway_time) < 12):
+        return ""
+    ahead = round(now - int(gateway_time))
+    if abs(ahead) <= _MAX_SKEW:
+        return ""
+    return f"this machine's clock is {abs(ahead)} s {'ahead of' if ahead > 0 else 'behind'} the gateway's"
 
 
 def decode_error(
@@ -115,10 +139,12 @@ def decode_error(
     request_id: str,
     target: str,
     content: bool = False,
+    clock: Callable[[], float] = time.time,
 ) -> DeepSeekError:
     """Makes an error of what a failed call left: status, details and trailers.
 
-    `content` says that content had come before the call failed, which makes a lost connection an interruption.
+    `content` says that content had come before the call failed, which makes a lost connection an interruption;
+    `clock` is this machine's.
     """
     for key, value in trailers:
         if key == DETAILS_KEY and isinstance(value, bytes):
@@ -131,7 +157,8 @@ def decode_error(
                 break
             if status.code != code.value[0]:
                 break  # not about this status, whatever it is
-            return decode_status(status, request_id)
+            return decode_status(status, request_id, clock=clock)
+    details = details.replace("; ", ", ")  # gRPC's own words; of this project's, what follows a semicolon is advice
     if code is grpc.StatusCode.UNAVAILABLE:
         if details.startswith(_NO_TOKEN):
             return AuthenticationError(details.removeprefix(_NO_TOKEN), request_id=request_id)
@@ -139,27 +166,24 @@ def decode_error(
             return StreamInterruptedError(
                 f"the connection was lost in mid-stream: {details}", request_id=request_id, attempts=1
             )
-        return _unavailable(details, request_id, target)
+        return no_connection(details, request_id, target) or ServiceUnavailableError(
+            details or "the connection was lost before an answer began", request_id=request_id, attempts=1
+        )
+    if code is grpc.StatusCode.UNKNOWN and "target uri is not valid" in details:
+        return ConnectError(
+            f"the target {target!r} is none that gRPC understands; give for example 'dns:///gateway.internal:443'",
+            request_id=request_id,
+            retryable=False,
+        )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details:
-        return RequestTooLargeError(details, code=code, request_id=request_id)
+        return RequestTooLargeError(
+            details, code=code, request_id=request_id, advice="Send or ask for less, or raise max_message_bytes."
+        )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        more = details.removeprefix("Deadline Exceeded").strip(" ,:")
         return DeadlineExceededError(
-            f"the call's total time is over (Timeouts.total): {details or 'no answer'}",
+            f"the call's total time is over (Timeouts.total){': ' if more else ''}{more}",
             request_id=request_id,
             attempts=1,
         )
     return error_class(code)(details or code.value[1], code=code, request_id=request_id, attempts=1)
-
-
-def _unavailable(details: str, request_id: str, target: str) -> DeepSeekError:
-    # gRPC says only in words that there was no connection; the words below are its own, at the supported versions.
-    low = details.lower()
-    if "name resolution" in low or "dns" in low or "errors resolving" in low or "hostname lookup" in low:
-        return ConnectError(f"{target!r} doesn't resolve: {details}", request_id=request_id)
-    if "failed to connect" in low or "connections to all backends failing" in low or "connection refused" in low:
-        timed_out = "timeout" in low or "timed out" in low or "deadline" in low
-        cls = ConnectTimeoutError if timed_out else ConnectError
-        return cls(f"no connection to {target!r}: {details}", request_id=request_id)
-    return error_class(grpc.StatusCode.UNAVAILABLE)(
-        details or "the connection was lost before an answer began", request_id=request_id, attempts=1
-    )

@@ -59,6 +59,7 @@ class ClientSession:
         self._out: Outbox[pb.SessionRequest] = Outbox(pb.SessionRequest)
         self._turns: dict[int, ClientTurn] = {}
         self._last_id = 0
+        self._begun = False
         self.session_id = ""
         """The gateway's id of the session, once it is open."""
         self.going_away = False
@@ -97,11 +98,13 @@ class ClientSession:
             self._out.batch(16).frames.add().cancel.turn_id = turn.turn_id
 
     def renew(self, token: str) -> None:
-        """Queues the next credential."""
-        self._out.batch(len(token)).frames.add().auth.token = token
+        """Queues the next credential, before every turn that waits to start."""
+        batch = self._out.urgent if self._begun else self._out.batch  # nothing goes before Open
+        batch(len(token)).frames.add().auth.token = token
 
     def take(self) -> pb.SessionRequest | None:
         """Returns the next batch to write, or None."""
+        self._begun = True
         return self._out.take()
 
     def receive(self, message: pb.SessionResponse) -> list[ClientTurn]:

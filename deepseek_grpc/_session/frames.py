@@ -50,6 +50,16 @@ class Outbox(Generic[Batch]):
         self._queue.append((batch, size))
         return batch
 
+    def urgent(self, size: int) -> Batch:
+        """Returns a batch that goes before everything that waits, for a frame of at most this size."""
+        if not self._queue:
+            return self.batch(size)
+        size += FRAME_OVERHEAD
+        self.queued_bytes += size
+        batch = self._make()
+        self._queue.appendleft((batch, size))
+        return batch
+
     def take(self) -> Batch | None:
         """Returns the oldest batch, or None."""
         if not self._queue:

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Never, Self, cast
+from typing import Any, Never, Self, Unpack, cast
 
 from deepseek_grpc._call import Timeout, call_options, check_metadata
 from deepseek_grpc._sync.text import Text
 from deepseek_grpc._transport import sync as transport
-from deepseek_grpc.auth import JWTSigner, StaticToken, TokenSource, token_source
-from deepseek_grpc.config import TLS, ClientConfig
-from deepseek_grpc.errors import ConfigurationError, NotFoundError
+from deepseek_grpc.auth import TokenSource, token_source
+from deepseek_grpc.config import ClientConfig, ClientOptions, client_config
+from deepseek_grpc.errors import ConfigurationError, NotFoundError, UnimplementedError
+from deepseek_grpc.tls import TLS
 from deepseek_grpc.types import UNSET, HealthStatus
 
 __all__ = ["Client"]
@@ -31,6 +33,7 @@ class Client:
         target: Where the gateway is, as gRPC names it: `dns:///gw.internal:443`, `127.0.0.1:50051`, `unix:/gw.sock`.
         credentials: A token source such as `JWTSigner`, a token as text, or None for gateways that ask for none.
         config: Everything else.
+        **options: Single fields of the configuration, in the place of the config's: `max_concurrency=64`.
 
     Raises:
         ConfigurationError: An argument is of the wrong kind, plain text was asked for to another host, a certificate
@@ -49,22 +52,28 @@ class Client:
         *,
         credentials: TokenSource | str | None = None,
         config: ClientConfig | None = None,
+        **options: Unpack[ClientOptions],
     ) -> None:
         if not isinstance(target, str) or not target or any(c.isspace() for c in target):
             raise ConfigurationError(f"target is {target!r}; give for example 'dns:///gateway.internal:443'")
         source = token_source(credentials)
-        config = config if config is not None else ClientConfig()
-        if not isinstance(config, ClientConfig):
-            raise ConfigurationError(f"config is a {type(config).__name__}; give a ClientConfig")
+        config = client_config(config, options)
         check_metadata(config.metadata)
         self._link = transport.Link(target, config, source)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, *, config: ClientConfig | None = None) -> Self:
+    def from_env(
+        cls,
+        environ: Mapping[str, str] | None = None,
+        *,
+        config: ClientConfig | None = None,
+        **options: Unpack[ClientOptions],
+    ) -> Self:
         """Makes a client of environment variables.
 
-        `DEEPSEEK_GRPC_TARGET` is required; `DEEPSEEK_GRPC_CLIENT_ID` and `_CLIENT_SECRET` sign tokens, or
-        `DEEPSEEK_GRPC_TOKEN` is one; `_CA_FILE`, `_CERT_FILE` and `_KEY_FILE` are for TLS.
+        `DEEPSEEK_GRPC_TARGET` is required; `DEEPSEEK_GRPC_CLIENT_ID` and `_CLIENT_SECRET` sign tokens, or fetch them
+        where `_TOKEN_URL` is set, with `_SCOPE` or without (OAuth 2.0); or `DEEPSEEK_GRPC_TOKEN` is one; `_CA_FILE`,
+        `_CERT_FILE` and `_KEY_FILE` are for TLS to the gateway.
 
         Raises:
             ConfigurationError: A variable is missing, or half of a pair is.
@@ -77,21 +86,32 @@ class Client:
             raise ConfigurationError(
                 "DEEPSEEK_GRPC_CLIENT_ID and DEEPSEEK_GRPC_CLIENT_SECRET go together: set both or neither"
             )
-        credentials: TokenSource | None = None
-        if value["CLIENT_ID"]:
-            credentials = JWTSigner(value["CLIENT_ID"], value["CLIENT_SECRET"])
-        elif value["TOKEN"]:
-            credentials = StaticToken(value["TOKEN"])
-        config = config if config is not None else ClientConfig()
+        config = client_config(config, options)
         if config.tls is UNSET and (value["CA_FILE"] or value["CERT_FILE"]):
             tls = TLS(value["CA_FILE"] or None, value["CERT_FILE"] or None, value["KEY_FILE"] or None)
             config = replace(config, tls=tls)
-        return cls(value["TARGET"], credentials=credentials, config=config)
+        return cls(value["TARGET"], credentials=_credentials(value), config=config)
 
     @cached_property
     def text(self) -> Text:
         """Text generation."""
         return Text(self._link)
+
+    def warm(self, *, timeout: Timeout = 5.0) -> None:
+        """Gets a token and connects, so that the first call doesn't have to.
+
+        Raises:
+            AuthenticationError: There is no token to be had.
+            ConnectError: There is no gateway.
+            DeadlineExceededError: It took too long.
+
+        Example:
+            >>> def example(client: Client) -> None:
+            ...     client.warm()
+        """
+        self._link.fetch(call_options(self._link.config, timeout))
+        with suppress(NotFoundError, UnimplementedError):  # a server without health, but a server
+            self.health(timeout=timeout)
 
     def health(self, service: str = "", *, timeout: Timeout = 5.0) -> HealthStatus:
         """Asks grpc.health.v1 for a service's health; the empty name stands for the gateway as a whole.
@@ -138,4 +158,27 @@ class Client:
         return f"Client({self._link.target!r})"
 
 
-_VARIABLES = ("TARGET", "CLIENT_ID", "CLIENT_SECRET", "TOKEN", "CA_FILE", "CERT_FILE", "KEY_FILE")
+_VARIABLES = (
+    *("TARGET", "CLIENT_ID", "CLIENT_SECRET", "TOKEN", "TOKEN_URL", "SCOPE"),
+    *("CA_FILE", "CERT_FILE", "KEY_FILE"),
+)
+
+
+def _credentials(value: Mapping[str, str]) -> TokenSource | str | None:
+    if value["TOKEN_URL"]:
+        if not value["CLIENT_ID"]:
+            raise ConfigurationError(
+                "DEEPSEEK_GRPC_TOKEN_URL is set; set DEEPSEEK_GRPC_CLIENT_ID and DEEPSEEK_GRPC_CLIENT_SECRET too"
+            )
+        from deepseek_grpc.auth import OAuth2ClientCredentials
+
+        return OAuth2ClientCredentials(
+            value["TOKEN_URL"], value["CLIENT_ID"], value["CLIENT_SECRET"], scope=value["SCOPE"] or None
+        )
+    if value["SCOPE"]:
+        raise ConfigurationError("DEEPSEEK_GRPC_SCOPE is for DEEPSEEK_GRPC_TOKEN_URL; set both or neither")
+    if value["CLIENT_ID"]:
+        from deepseek_grpc.auth import JWTSigner
+
+        return JWTSigner(value["CLIENT_ID"], value["CLIENT_SECRET"])
+    return value["TOKEN"] or None

@@ -10,6 +10,7 @@ from deepseek_grpc._call import Timeout, call_options
 from deepseek_grpc._codec.answer import decode_completion
 from deepseek_grpc._codec.checks import request_limit
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
+from deepseek_grpc._codec.structured import with_parsed
 from deepseek_grpc._sync.stream import TextStream
 from deepseek_grpc._transport import sync as transport
 from deepseek_grpc._transport import sync_session as sessions
@@ -51,7 +52,9 @@ class Session:
         call = call_options(self._link.config, timeout, None, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         turn = self._driver.start(request, call, stream=False)
-        return decode_completion(turn.result(), call.request_id)
+        completion = decode_completion(turn.result(), call.request_id)
+        output = options.get("output")
+        return completion if output is None else with_parsed(completion, output)
 
     def stream(
         self,
@@ -67,7 +70,8 @@ class Session:
         """
         call = call_options(self._link.config, timeout, None, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
-        return TextStream(self._driver.start(request, call, stream=True), call.request_id, logprobs=request.logprobs)
+        turn = self._driver.start(request, call, stream=True)
+        return TextStream(turn, call.request_id, logprobs=request.logprobs, output=options.get("output"))
 
     def close(self) -> None:
         """Closes the session; turns that are not over end in ClosedError."""

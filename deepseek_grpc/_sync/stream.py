@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from deepseek_grpc._codec.answer import StreamDecoder
+from deepseek_grpc._codec.structured import with_parsed
 from deepseek_grpc._transport import sync as transport
 from deepseek_grpc._transport import sync_session as sessions
 from deepseek_grpc.errors import ClosedError, DeepSeekError, StreamInterruptedError
@@ -28,8 +29,16 @@ class TextStream:
     raise ClosedError. Each of these errors has the text that had come in `partial`.
     """
 
-    def __init__(self, source: transport.Messages | sessions.Turn, request_id: str, *, logprobs: bool = False) -> None:
+    def __init__(
+        self,
+        source: transport.Messages | sessions.Turn,
+        request_id: str,
+        *,
+        logprobs: bool = False,
+        output: Any = None,
+    ) -> None:
         self._source = source
+        self._output = output
         self._decoder = StreamDecoder(request_id, logprobs=logprobs)
         self._ready: Iterator[Event] = iter(())
         self._pieces = 0
@@ -117,9 +126,10 @@ class TextStream:
     def final(self) -> Completion:
         """Reads the rest and returns the whole answer.
 
-        After `cancel()` it is what had come, with the finish reason `cancelled`.
+        After `cancel()` it is what had come, with the finish reason `cancelled`, and not parsed.
 
         Raises:
+            OutputError: The answer doesn't fit `output`; it is raised here only, not by a loop over the events.
             ClosedError: The `with` block was left, or a reader cancelled, before the answer had ended.
             DeepSeekError: What reading raised, now or before.
         """
@@ -128,7 +138,10 @@ class TextStream:
                 pass
         finally:
             self._ready = iter(())
-        return self._decoder.completion("cancelled")
+        completion = self._decoder.completion("cancelled")
+        if self._output is None or not self._decoder.finished:
+            return completion
+        return with_parsed(completion, self._output)
 
     def cancel(self) -> None:
         """Ends the generation here, at the gateway and at its backend; the loop over the events ends without an error.

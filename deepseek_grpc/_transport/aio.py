@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import grpc
 import grpc.aio
 
-from deepseek_grpc._call import CallOptions, ContentWatch, weakly
+from deepseek_grpc import _forks
+from deepseek_grpc._call import CallOptions
 from deepseek_grpc._codec.status import decode_error
-from deepseek_grpc.auth import TokenSource, channel_credentials, current_token
+from deepseek_grpc._transport.aio_stream import Messages, cancellations
+from deepseek_grpc._transport.link import LinkBase, left, no_place
+from deepseek_grpc._transport.places import AsyncPlaces
+from deepseek_grpc.auth import TokenSource, current_token
 from deepseek_grpc.config import ClientConfig
-from deepseek_grpc.errors import (
-    ClosedError,
-    ConfigurationError,
-    DeadlineExceededError,
-    DeepSeekError,
-)
-
-if TYPE_CHECKING:
-    from deepseek_rpc.v2 import text_pb2 as pb
+from deepseek_grpc.errors import ClosedError, DeadlineExceededError, DeepSeekError
 
 __all__ = ["Link", "Messages", "each"]
 
@@ -31,75 +28,198 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 
-class Link:
-    """A channel to the gateway with everything that a call over it needs.
+class _Room:
+    """What a link has in one event loop, which grpc.aio binds a channel to."""
 
-    The channel is made at the first call, because grpc.aio binds it to the running event loop.
-    """
+    __slots__ = ("channel", "on_close", "places", "stubs")
 
-    def __init__(self, target: str, config: ClientConfig, source: TokenSource | None) -> None:
-        self.target = target
-        self.config = config
-        self._source = source
-        self._credentials = channel_credentials(target, config, source)
-        self._channel: grpc.aio.Channel | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stubs: dict[Any, Any] = {}
-        self.closed = False
-        """Whether `aclose` was called."""
+    def __init__(self, channel: grpc.aio.Channel, places: AsyncPlaces | None) -> None:
+        self.channel = channel
+        self.places = places
+        self.stubs: dict[Any, Any] = {}
         self.on_close: list[Callable[[], Awaitable[None]]] = []
         """What has to end before the channel does: grpc.aio doesn't end every call of its own at each version."""
 
+    async def aclose(self) -> None:
+        self.stubs.clear()
+        for close in tuple(self.on_close):
+            await close()
+        await self.channel.close()
+
+
+class Link(LinkBase):
+    """The way to the gateway: a channel in each event loop that makes calls, with everything that a call needs.
+
+    A channel is made at the first call, because grpc.aio binds it to the running event loop.
+    """
+
+    def __init__(self, target: str, config: ClientConfig, source: TokenSource | None) -> None:
+        super().__init__(target, config, source)
+        self._lock = threading.Lock()
+        self._rooms: dict[asyncio.AbstractEventLoop, _Room] = {}
+        self._latest: tuple[asyncio.AbstractEventLoop | None, _Room | None] = (None, None)
+        self._retired: set[asyncio.Task[None]] = set()
+        self.closed = False
+        """Whether `aclose` was called."""
+        _forks.register(self)
+
     def stub(self, cls: Callable[[Any], T]) -> T:
         """Returns the stub of a service, made once; raises ClosedError after `aclose`."""
-        stub = self._stubs.get(cls)
-        if stub is None or self._loop is not asyncio.get_running_loop():
-            stub = self._stubs[cls] = cls(self._open())
+        room = self.room()
+        stub = room.stubs.get(cls)
+        if stub is None:
+            stub = room.stubs[cls] = self.name(cls(room.channel))
         return cast(T, stub)
 
-    def _open(self) -> grpc.aio.Channel:
-        if self.closed:
-            raise ClosedError("the client is closed")
-        loop = asyncio.get_running_loop()
-        if self._channel is None:
-            self._loop = loop
-            self._channel = grpc.aio.secure_channel(
-                self.target, self._credentials, options=self.config.channel_options(self.target)
-            )
-        elif self._loop is not loop:
-            raise ConfigurationError("the client belongs to another event loop; make one client for each loop")
-        return self._channel
+    def room(self) -> _Room:
+        """Returns what belongs to the running event loop; raises ClosedError after `aclose`."""
+        loop, room = self._latest
+        if room is None or loop is not asyncio.get_running_loop() or (self._tls is not None and self._is_stale()):
+            return self._enter(asyncio.get_running_loop())
+        return room
 
-    def token(self) -> str | None:
-        """Returns the token that is good now, or None without credentials; raises AuthenticationError."""
-        return None if self._source is None else current_token(self._source)
+    def _is_stale(self) -> bool:
+        with self._lock:
+            if not self.has_new_certificates():
+                return False
+            for loop, room in self._rooms.items():
+                with suppress(RuntimeError):  # closed
+                    loop.call_soon_threadsafe(self._retire, room.channel)
+            self._rooms.clear()
+            self._latest = (None, None)
+            return True
 
-    def metadata(self, call: CallOptions) -> tuple[tuple[str, str], ...]:
-        """Returns what a call sends; raises AuthenticationError, before anything is sent, when there is no token."""
-        token = self.token()
-        if token is not None and self.config.token_delivery == "metadata":
-            return (*call.metadata, ("authorization", f"Bearer {token}"))
-        return call.metadata
+    def _retire(self, channel: grpc.aio.Channel) -> None:
+        """Lets the calls of a channel end and closes it then."""
+        task = asyncio.get_running_loop().create_task(channel.close(3600))
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+
+    def _enter(self, loop: asyncio.AbstractEventLoop) -> _Room:
+        with self._lock:
+            if self.closed:
+                raise ClosedError("the client is closed")
+            _forks.check()
+            room = self._rooms.get(loop)
+            if room is None:
+                for other in [other for other in self._rooms if other.is_closed()]:
+                    del self._rooms[other]
+                _forks.asyncio_used()
+                channel = grpc.aio.secure_channel(
+                    self.target, self._credentials, options=self.config.channel_options(self.target)
+                )
+                places = self.config.max_concurrency
+                room = self._rooms[loop] = _Room(channel, None if places is None else AsyncPlaces(places))
+            self._latest = (loop, room)
+            return room
+
+    def forked(self) -> None:
+        """Forgets the parent's channels: they aren't this process's."""
+        self._lock = threading.Lock()
+        self._rooms.clear()
+        self._latest = (None, None)
 
     async def unary(
         self, method: Callable[..., Any], request: Any, call: CallOptions, *, credential: bool = True
     ) -> Any:
         """Makes a unary call, of a method that needs no `credential` without one; raises a DeepSeekError."""
-        metadata = self.metadata(call) if credential else call.metadata
-        before = _cancellations()
+        if not credential:
+            return await self._send(method, request, call, call.total, call.metadata)
+        observation = self.observe(method, request, call)
+        if observation is None:
+            return await self._placed(method, request, call)
         try:
-            return await method(request, timeout=call.total, metadata=metadata, wait_for_ready=call.wait_for_ready)
+            response = await self._placed(method, request, call)
+        except BaseException as error:
+            observation.end(error)
+            raise
+        observation.response(response)
+        observation.end()
+        return response
+
+    async def _placed(self, method: Callable[..., Any], request: Any, call: CallOptions) -> Any:
+        places = self.room().places
+        if places is None:
+            return await self._authenticated(method, request, call, call.total)
+        began = asyncio.get_running_loop().time()
+        if not places.take():
+            asked = places.ask()
+            try:
+                await self.wait_for_place(asked, call)
+            except BaseException:
+                places.withdraw(asked)
+                raise
+        try:
+            now = asyncio.get_running_loop().time()
+            return await self._authenticated(method, request, call, left(call, began, now))
+        finally:
+            places.give()
+
+    async def wait_for_place(self, asked: asyncio.Future[None], call: CallOptions) -> None:
+        """Waits until a place has been given; raises DeadlineExceededError when the call's time is over before."""
+        try:
+            async with asyncio.timeout(call.total) as limit:
+                await asked
+        except TimeoutError:
+            if limit.expired():
+                raise no_place(self.config, call) from None
+            raise
+
+    async def _authenticated(
+        self, method: Callable[..., Any], request: Any, call: CallOptions, total: float | None
+    ) -> Any:
+        token = self.token()
+        began = 0.0 if total is None else asyncio.get_running_loop().time()
+        if token is None and self.source is not None:
+            token = await self.fetch(call)
+        try:
+            return await self._send(method, request, call, total, self.sent(call, token))
+        except DeepSeekError as error:
+            if not self.renews(error, token):
+                raise
+            refused = error
+        if total is not None:
+            total -= asyncio.get_running_loop().time() - began
+        token = await self.fetch(call)
+        try:
+            return await self._send(method, request, call, total, self.sent(call, token))
+        except DeepSeekError as error:
+            error.attempts += refused.attempts
+            raise
+
+    async def fetch(self, call: CallOptions | None = None) -> str | None:
+        """Waits for a token in a thread; raises AuthenticationError, or DeadlineExceededError after the call's time."""
+        if self.source is None:
+            return None
+        getting = asyncio.get_running_loop().run_in_executor(None, current_token, self.source)
+        if call is None:
+            return await getting
+        try:
+            async with asyncio.timeout(call.total) as limit:
+                return await getting
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExceededError(
+                f"no token within {call.total:g} s (Timeouts.total)", request_id=call.request_id
+            ) from None
+
+    async def _send(
+        self, method: Callable[..., Any], request: Any, call: CallOptions, total: float | None, metadata: Any
+    ) -> Any:
+        before = cancellations()
+        try:
+            return await method(request, timeout=total, metadata=metadata, wait_for_ready=call.wait_for_ready)
         except grpc.aio.AioRpcError as error:
             raise self.error(error, call.request_id) from error
         except asyncio.CancelledError:
-            if self.closed and _cancellations() <= before:
+            if self.closed and cancellations() <= before:
                 raise ClosedError("the client was closed during the call", request_id=call.request_id) from None
             raise
 
     def stream(self, method: Callable[..., Any], request: Any, call: CallOptions) -> Messages:
-        """Starts a server-streaming call at once."""
-        rpc = method(request, timeout=call.total, metadata=self.metadata(call), wait_for_ready=call.wait_for_ready)
-        return Messages(self, rpc, call)
+        """Starts a server-streaming call, at once where there is a place for it."""
+        return Messages(self, method, request, call)
 
     def error(self, error: grpc.aio.AioRpcError, request_id: str, *, content: bool = False) -> DeepSeekError:
         """Makes a typed error of a failed call."""
@@ -113,126 +233,20 @@ class Link:
         )
 
     async def aclose(self) -> None:
-        """Closes the channel; calls that are under way end in ClosedError."""
-        self.closed = True
-        self._stubs.clear()
-        for close in tuple(self.on_close):
-            await close()
-        channel, self._channel = self._channel, None
-        if channel is not None:
-            await channel.close()
-
-
-def _cancellations() -> int:
-    """Returns how often this task was cancelled: more than before means that whoever cancelled it wants the error.
-
-    The number alone says nothing, because in the cleanup of a cancelled task it isn't zero.
-    """
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
-
-
-class Messages:
-    """The responses of a server-streaming call, each a batch of chunks."""
-
-    __slots__ = (
-        "__weakref__",
-        "_cancelled",
-        "_ended",
-        "_link",
-        "_loop",
-        "_request_id",
-        "_rpc",
-        "_seen",
-        "_timeout",
-        "_timer",
-        "_watch",
-    )
-
-    def __init__(self, link: Link, rpc: Any, call: CallOptions) -> None:
-        self._link = link
-        self._rpc = rpc
-        self._request_id = call.request_id
-        self._loop = asyncio.get_running_loop()
-        self._watch = ContentWatch(call.timeouts)
-        self._timer: asyncio.TimerHandle | None = None
-        self._timeout: DeadlineExceededError | None = None
-        self._cancelled = False
-        self._ended = False
-        self._seen = False
-        if self._watch.active:
-            self._check()
-
-    def _check(self) -> None:
-        wait = self._watch.check(self._loop.time())
-        if wait > 0:
-            self._timer = self._loop.call_later(wait, weakly(self._check))
-        else:
-            self._timeout = self._watch.error(self._request_id)
-            self._rpc.cancel()
-
-    def content(self) -> None:
-        """Tells the watch that the last batch had content in it."""
-        self._seen = True
-        self._watch.content()
-
-    def pause(self) -> None:
-        """Tells the watch that there was no content in the last batch."""
-        self._watch.pause(self._loop.time())
-
-    async def read(self) -> Sequence[pb.GenerateChunk] | None:
-        """Returns the next batch, or None at the end; raises a DeepSeekError."""
-        if self._ended:
-            return None
-        self._watch.waiting(self._loop.time())
-        before = _cancellations()
-        try:
-            message = await self._rpc.read()
-        except grpc.aio.AioRpcError as error:
-            self._end()
-            raise self._link.error(error, self._request_id, content=self._seen) from error
-        except asyncio.CancelledError:
-            self._end()
-            if _cancellations() > before:
-                raise
-            if self._timeout is not None:
-                raise self._timeout from None
-            if self._cancelled:
-                return None
-            if self._link.closed:
-                raise ClosedError("the client was closed during the stream", request_id=self._request_id) from None
-            raise  # this task cancelled itself
-        except BaseException:
-            self._end()
-            raise
-        if message is grpc.aio.EOF:
-            self._end()
-            return None
-        return message.chunks  # type: ignore[no-any-return]
-
-    def cancel(self) -> None:
-        """Ends the call; from any task of its event loop."""
-        if not self._ended:
-            self._cancelled = True
-            self._rpc.cancel()
-
-    async def aclose(self) -> None:
-        """Cancels the call unless it is over."""
-        if not self._ended:
-            self.cancel()
-            self._end()
-
-    def __del__(self) -> None:
-        # grpc.aio keeps a call alive that nobody holds. The collector runs in any thread, the call in its loop's.
-        if not self._ended and not self._loop.is_closed():
-            with suppress(RuntimeError):  # closed just now
-                self._loop.call_soon_threadsafe(self._rpc.cancel)
-
-    def _end(self) -> None:
-        self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        """Closes the channels of all event loops; calls that are under way end in ClosedError."""
+        with self._lock:
+            self.closed = True
+            rooms, self._rooms = self._rooms, {}
+            self._latest = (None, None)
+        here = asyncio.get_running_loop()
+        for loop, room in rooms.items():
+            if loop is here:
+                await room.aclose()
+            elif loop.is_running():
+                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(room.aclose(), loop))
+        for task in tuple(self._retired):
+            with suppress(RuntimeError):  # its loop is closed
+                task.get_loop().call_soon_threadsafe(task.cancel)
 
 
 async def each(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,6 +14,7 @@ from deepseek_grpc._call import CallOptions, ContentWatch
 from deepseek_grpc._session.client import DEADLINE_GRACE, ClientSession, ClientTurn, deadline_ms, restated
 from deepseek_grpc._transport.aio import Link
 from deepseek_grpc.errors import (
+    AuthenticationError,
     CancelledByPeerError,
     ClosedError,
     DeadlineExceededError,
@@ -21,6 +23,7 @@ from deepseek_grpc.errors import (
 )
 
 if TYPE_CHECKING:
+    from deepseek_grpc._codec.observe import Observation
     from deepseek_rpc.v2 import text_pb2 as pb
 
 __all__ = ["SessionDriver", "Turn", "open_session"]
@@ -28,10 +31,13 @@ __all__ = ["SessionDriver", "Turn", "open_session"]
 
 def open_session(link: Link, method: Callable[..., Any], call: CallOptions) -> SessionDriver:
     """Opens a session; raises AuthenticationError when there is no token."""
-    rpc = method(metadata=link.metadata(call), wait_for_ready=call.wait_for_ready)
-    driver = SessionDriver(link, rpc, call.request_id)
-    link.on_close.append(driver.aclose)
-    return driver
+    token = link.token()
+    rpc = method(
+        metadata=link.sent(call, token),
+        credentials=link.own_credentials(token),
+        wait_for_ready=call.wait_for_ready,
+    )
+    return SessionDriver(link, rpc, method, token, call.request_id)
 
 
 _WRITE_FAILED = "Internal error from Core"
@@ -50,16 +56,20 @@ def _now(coroutine: Any) -> Any:
 class SessionDriver:
     """Runs a session: one task reads, one writes what is ready."""
 
-    def __init__(self, link: Link, rpc: Any, request_id: str) -> None:
+    def __init__(self, link: Link, rpc: Any, method: Any, token: str | None, request_id: str) -> None:
         self._link = link
+        self._on_close = link.room().on_close
         self._rpc = rpc
+        self._method = method
         self._request_id = request_id
         self._machine = ClientSession(max_message_bytes=link.config.max_message_bytes)
-        self._token = link.token()
+        self._token = token
+        self._fetch = False
         self._loop = asyncio.get_running_loop()
         self._writable: asyncio.Future[None] | None = None
         self._error: DeepSeekError | None = None
         self._status: grpc.aio.AioRpcError | None = None
+        self._on_close.append(self.aclose)
         rpc.add_done_callback(self._settle)
         self._tasks = (self._loop.create_task(self._read()), self._loop.create_task(self._write()))
 
@@ -73,13 +83,19 @@ class SessionDriver:
         if self._error is not None:
             raise restated(self._error, type(self._error), call.request_id, "the session is over: ")
         token = self._link.token()
-        if token is not None and token != self._token:
-            self._token = token
-            self._machine.renew(token)
+        if token is None:
+            self._fetch = self._link.source is not None
+        elif token != self._token:
+            self._renew(token)
         limit = deadline_ms(call.total, call.request_id)
-        turn = Turn(self, self._machine.start(request, stream=stream, deadline_ms=limit), call, stream=stream)
+        state = self._machine.start(request, stream=stream, deadline_ms=limit)
+        turn = Turn(self, state, call, self._link.observe(self._method, request, call), stream=stream)
         self._wake()
         return turn
+
+    def _renew(self, token: str) -> None:
+        self._token = token
+        self._machine.renew(token)
 
     def cancel(self, turn: ClientTurn) -> None:
         """Ends a turn at both ends."""
@@ -97,6 +113,8 @@ class SessionDriver:
         write, take = self._rpc.write, self._machine.take
         try:
             while True:
+                if self._fetch:
+                    await self._fetch_token()
                 batch = take()
                 if batch is None:
                     self._writable = self._loop.create_future()
@@ -105,6 +123,14 @@ class SessionDriver:
                     await write(batch)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # the reader sees why
+
+    async def _fetch_token(self) -> None:
+        """Gets the token that a turn was started without; without one the gateway refuses the turn."""
+        self._fetch = False
+        with suppress(AuthenticationError):
+            token = await self._link.fetch()
+            if token is not None and token != self._token:
+                self._renew(token)
 
     async def _read(self) -> None:
         error: DeepSeekError = ServiceUnavailableError("the gateway closed the session", request_id=self._request_id)
@@ -116,6 +142,7 @@ class SessionDriver:
                         turn.wake()
         except grpc.aio.AioRpcError as failure:
             error = self._link.error(await self._cause(failure), self._request_id)
+            self._link.renews(error, self._token)  # the next session has another
         except asyncio.CancelledError:
             error = ClosedError("the session was closed", request_id=self._request_id)
         except DeepSeekError as failure:
@@ -155,8 +182,8 @@ class SessionDriver:
 
     async def aclose(self) -> None:
         """Closes the session; turns that are not over end in ClosedError."""
-        if self.aclose in self._link.on_close:
-            self._link.on_close.remove(self.aclose)
+        if self.aclose in self._on_close:
+            self._on_close.remove(self.aclose)
         if self._error is None:
             self._fail(ClosedError("the session was closed", request_id=self._request_id))
         self._rpc.cancel()
@@ -174,6 +201,7 @@ class Turn:
         "_deadline",
         "_driver",
         "_loop",
+        "_observation",
         "_state",
         "_timeout",
         "_timer",
@@ -181,8 +209,17 @@ class Turn:
         "_watch",
     )
 
-    def __init__(self, driver: SessionDriver, state: ClientTurn, call: CallOptions, *, stream: bool) -> None:
+    def __init__(
+        self,
+        driver: SessionDriver,
+        state: ClientTurn,
+        call: CallOptions,
+        observation: Observation | None,
+        *,
+        stream: bool,
+    ) -> None:
         self._driver = driver
+        self._observation = observation
         self._state = state
         self._call = call
         self._loop = driver._loop  # noqa: SLF001
@@ -222,8 +259,10 @@ class Turn:
         waiter = self._waiter = self._loop.create_future()
         try:
             await waiter
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             self.cancel()
+            if self._observation is not None:
+                self._observation.end(error)
             raise
 
     def content(self) -> None:
@@ -245,6 +284,8 @@ class Turn:
             await self._wait()
         if state.chunks and not self._cancelled:
             chunks, state.chunks = state.chunks, []
+            if self._observation is not None:
+                self._observation.chunks(chunks)
             return chunks
         self._end()
         return None
@@ -254,6 +295,8 @@ class Turn:
         state = self._state
         while not state.ended:
             await self._wait()
+        if state.response is not None and self._observation is not None:
+            self._observation.response(state.response)
         self._end()
         if state.response is None:
             raise CancelledByPeerError("the turn was cancelled", request_id=self._call.request_id)
@@ -270,10 +313,13 @@ class Turn:
 
     def _end(self) -> None:
         self._stop_timers()
-        if self._timeout is not None:
-            raise self._timeout
-        if self._state.error is not None and not self._cancelled:
-            raise self._state.error
+        error = self._timeout
+        if error is None and not self._cancelled:
+            error = self._state.error
+        if self._observation is not None:
+            self._observation.end(error, cancelled=self._cancelled)
+        if error is not None:
+            raise error
 
     def cancel(self) -> None:
         """Ends the turn and leaves the session up; from any task of its event loop."""
@@ -286,6 +332,8 @@ class Turn:
         """Cancels the turn unless it is over."""
         self.cancel()
         self._stop_timers()
+        if self._observation is not None:
+            self._observation.end(cancelled=True)
 
     def _stop_timers(self) -> None:
         for timer in (self._timer, self._deadline):

@@ -22,6 +22,7 @@ from deepseek_grpc.errors import (
 )
 
 if TYPE_CHECKING:
+    from deepseek_grpc._codec.observe import Observation
     from deepseek_rpc.v2 import text_pb2 as pb
 
 __all__ = ["SessionDriver", "Turn", "open_session"]
@@ -29,24 +30,22 @@ __all__ = ["SessionDriver", "Turn", "open_session"]
 
 def open_session(link: Link, method: Callable[..., Any], call: CallOptions) -> SessionDriver:
     """Opens a session; raises AuthenticationError when there is no token."""
-    metadata = link.metadata(call)
-    return SessionDriver(
-        link, lambda batches: method(batches, metadata=metadata, wait_for_ready=call.wait_for_ready), call.request_id
-    )
+    return SessionDriver(link, method, call)
 
 
 class SessionDriver:
     """Runs a session: one thread reads; gRPC's own thread writes what is ready."""
 
-    def __init__(self, link: Link, call: Callable[[Iterator[pb.SessionRequest]], Any], request_id: str) -> None:
+    def __init__(self, link: Link, method: Callable[..., Any], call: CallOptions) -> None:
         self._link = link
-        self._request_id = request_id
+        self._method = method
+        self._request_id = call.request_id
         self._machine = ClientSession(max_message_bytes=link.config.max_message_bytes)
-        self._token = link.token()
+        self._token = link.fetch()
         self._lock = threading.Lock()
         self._writable = threading.Condition(self._lock)
         self._error: DeepSeekError | None = None
-        self._rpc = call(self._batches())
+        self._rpc = method(self._batches(), metadata=link.sent(call, self._token), wait_for_ready=call.wait_for_ready)
         self._reader = threading.Thread(target=self._read, name="deepseek-grpc-session", daemon=True)
         self._reader.start()
 
@@ -57,7 +56,7 @@ class SessionDriver:
 
     def start(self, request: pb.GenerateRequest, call: CallOptions, *, stream: bool) -> Turn:
         """Starts a turn; raises what ended the session if it is over, and what says that this one can't begin."""
-        token = self._link.token()
+        token = self._link.fetch()
         limit = deadline_ms(call.total, call.request_id)
         with self._lock:
             if self._error is not None:
@@ -65,7 +64,8 @@ class SessionDriver:
             if token is not None and token != self._token:
                 self._token = token
                 self._machine.renew(token)
-            turn = Turn(self, self._machine.start(request, stream=stream, deadline_ms=limit), call, stream=stream)
+            state = self._machine.start(request, stream=stream, deadline_ms=limit)
+            turn = Turn(self, state, call, self._link.observe(self._method, request, call), stream=stream)
             self._writable.notify()
         return turn
 
@@ -104,6 +104,7 @@ class SessionDriver:
                         turn.wake()
         except grpc.RpcError as failure:
             error = self._link.error(failure, self._request_id)
+            self._link.renews(error, self._token)  # the next session has another
         except DeepSeekError as failure:
             error = failure
             self._rpc.cancel()
@@ -129,10 +130,19 @@ class SessionDriver:
 class Turn:
     """One generation within a session, with the face of `Messages` when it is streamed."""
 
-    __slots__ = ("_call", "_cancelled", "_deadline", "_driver", "_inbox", "_state", "_watch")
+    __slots__ = ("_call", "_cancelled", "_deadline", "_driver", "_inbox", "_observation", "_state", "_watch")
 
-    def __init__(self, driver: SessionDriver, state: ClientTurn, call: CallOptions, *, stream: bool) -> None:
+    def __init__(
+        self,
+        driver: SessionDriver,
+        state: ClientTurn,
+        call: CallOptions,
+        observation: Observation | None,
+        *,
+        stream: bool,
+    ) -> None:
         self._driver = driver
+        self._observation = observation
         self._state = state
         self._call = call
         self._inbox: SimpleQueue[None] = SimpleQueue()
@@ -160,21 +170,28 @@ class Turn:
         state = self._state
         while not state.chunks and not state.ended:
             self._wait()
-        if self._cancelled:
-            return None
-        if chunks := self._driver.take(state):
+        if not self._cancelled and (chunks := self._driver.take(state)):
+            if self._observation is not None:
+                self._observation.chunks(chunks)
             return chunks
-        if state.error is not None:
-            raise state.error
+        self._end(None if self._cancelled else state.error)
         return None
+
+    def _end(self, error: BaseException | None) -> None:
+        """Ends the turn's record; raises its error."""
+        if self._observation is not None:
+            self._observation.end(error, cancelled=self._cancelled)
+        if error is not None:
+            raise error
 
     def result(self) -> pb.GenerateResponse:
         """Returns the whole answer; raises a DeepSeekError."""
         state = self._state
         while not state.ended:
             self._wait()
-        if state.error is not None:
-            raise state.error
+        if state.response is not None and self._observation is not None:
+            self._observation.response(state.response)
+        self._end(state.error)
         if state.response is None:
             raise CancelledByPeerError("the turn was cancelled", request_id=self._call.request_id)
         return state.response
@@ -191,13 +208,15 @@ class Turn:
         wait = min(waits, default=None)
         if wait is not None and wait <= 0:
             self._driver.cancel(self._state)
-            raise self._overdue(now)
+            self._end(self._overdue(now))
         try:
             self._inbox.get(timeout=wait)
         except Empty:
             pass
-        except BaseException:
+        except BaseException as error:
             self.cancel()
+            if self._observation is not None:
+                self._observation.end(error)
             raise
 
     def _overdue(self, now: float) -> DeepSeekError:
@@ -216,3 +235,5 @@ class Turn:
     def close(self) -> None:
         """Cancels the turn unless it is over."""
         self.cancel()
+        if self._observation is not None:
+            self._observation.end(cancelled=True)

@@ -11,7 +11,11 @@ from typing import Annotated
 import typer
 
 from deepseek_grpc.cli import token
+from deepseek_grpc.cli.balance import balance
+from deepseek_grpc.cli.chat import chat
 from deepseek_grpc.cli.common import complain, say
+from deepseek_grpc.cli.complete import complete
+from deepseek_grpc.cli.doctor import doctor
 from deepseek_grpc.cli.exits import EXITS, INTERRUPTED, USAGE
 from deepseek_grpc.cli.generate import generate
 from deepseek_grpc.cli.health import health
@@ -30,10 +34,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(serve)
-app.command()(generate)
-app.command()(models)
-app.command()(health)
+for command in (serve, generate, chat, complete, models, balance, health, doctor):
+    app.command()(command)
 app.add_typer(token.app, name="token")
 
 

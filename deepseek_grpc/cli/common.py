@@ -14,9 +14,9 @@ import typer
 
 from deepseek_grpc import Client
 from deepseek_grpc.cli.exits import BROKEN_PIPE, INTERNAL, INTERRUPTED, exit_code
-from deepseek_grpc.errors import ConfigurationError, DeepSeekError, InternalError, InvalidRequestError
+from deepseek_grpc.errors import ConfigurationError, DeepSeekError, InternalError
 
-__all__ = ["AsJson", "Target", "complain", "connect", "emit", "note", "read_argument", "reporting", "say"]
+__all__ = ["AsJson", "Target", "complain", "connect", "emit", "note", "printable", "report", "reporting", "say"]
 
 Target = Annotated[
     str | None,
@@ -35,18 +35,13 @@ def connect(target: str | None) -> Client:
     return Client.from_env({**os.environ, "DEEPSEEK_GRPC_TARGET": target})
 
 
-def read_argument(value: str, name: str) -> str:
-    """Returns an argument's value, which `-` takes from standard input.
+def printable(text: str) -> str:
+    r"""Returns text without the control characters that a terminal would obey; tabs and line ends stay.
 
-    Raises:
-        InvalidRequestError: Standard input isn't UTF-8.
+    >>> printable("a\x1b[31mb")
+    'a[31mb'
     """
-    if value != "-":
-        return value
-    try:
-        return sys.stdin.buffer.read().decode().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"{name} from standard input is no UTF-8 (byte {error.start})") from error
+    return text.translate(_CONTROLS)
 
 
 def say(text: str, *, end: str = "\n") -> None:
@@ -57,13 +52,13 @@ def say(text: str, *, end: str = "\n") -> None:
 def note(text: str, *, end: str = "\n") -> None:
     """Writes dim text to standard error where that is a terminal, and nothing elsewhere."""
     if sys.stderr is not None and sys.stderr.isatty():
-        sys.stderr.write(f"\033[2m{text.translate(_CONTROLS)}\033[0m{end}")
+        sys.stderr.write(f"\033[2m{printable(text)}\033[0m{end}")
         sys.stderr.flush()
 
 
 def complain(message: str) -> None:
     """Writes an error to standard error, on one line."""
-    _write(sys.stderr, f"error: {' '.join(message.split())}".translate(_CONTROLS), "\n")
+    _write(sys.stderr, printable(f"error: {' '.join(message.split())}"), "\n")
 
 
 def emit(type_: str, **fields: Any) -> None:
@@ -73,7 +68,7 @@ def emit(type_: str, **fields: Any) -> None:
 
 def _write(file: TextIO | None, text: str, end: str) -> None:
     if file is not None:  # closed by whoever started this
-        file.write((text.translate(_CONTROLS) if file.isatty() else text) + end)
+        file.write((printable(text) if file.isatty() else text) + end)
         file.flush()
 
 
@@ -94,7 +89,7 @@ def _reported(*, as_json: bool) -> Iterator[None]:
     try:
         yield
     except DeepSeekError as error:
-        _report(error, as_json=as_json)
+        report(error, as_json=as_json)
         raise typer.Exit(exit_code(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
@@ -106,17 +101,19 @@ def _reported(*, as_json: bool) -> Iterator[None]:
             trace = trace.tb_next
         where = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else ""
         defect = InternalError(f"a defect of deepseek-grpc: {type(error).__name__}{where}", reason="CLIENT_DEFECT")
-        _report(defect, as_json=as_json)
+        report(defect, as_json=as_json)
         raise typer.Exit(INTERNAL) from None
 
 
-def _report(error: DeepSeekError, *, as_json: bool) -> None:
+def report(error: DeepSeekError, *, as_json: bool) -> None:
+    """Writes an error to standard error, or as a JSON object to standard output."""
     if as_json:
         emit(
             "error",
             code=error.code.name,
             reason=error.reason,
             message=error.details,
+            advice=error.advice,
             request_id=error.request_id,
             retryable=error.retryable,
             retry_after=error.retry_after,

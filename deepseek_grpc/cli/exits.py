@@ -17,7 +17,7 @@ BROKEN_PIPE: Final = 141
 
 EXITS: Final[dict[int, tuple[str, tuple[type[DeepSeekError], ...]]]] = {
     0: ("all went well", ()),
-    UNHEALTHY: ("health: the gateway answers, but is not SERVING", ()),
+    UNHEALTHY: ("health, doctor: the gateway answers, but is not SERVING", ()),
     USAGE: (
         "usage, configuration, or a request that is wrong in itself",
         (errors.InvalidRequestError, errors.ConfigurationError),
@@ -37,12 +37,13 @@ EXITS: Final[dict[int, tuple[str, tuple[type[DeepSeekError], ...]]]] = {
         ),
     ),
     5: (
-        "no connection, unavailable, timed out, or cut off in mid-stream",
+        "no connection, unavailable, timed out, cut off in mid-stream, or an answer of the wrong form",
         (
             errors.ServiceUnavailableError,
             errors.DeadlineExceededError,
             errors.StreamInterruptedError,
             errors.CancelledByPeerError,
+            errors.OutputError,
         ),
     ),
     INTERNAL: ("a defect, here or at the gateway", (DeepSeekError,)),

@@ -10,7 +10,10 @@ __all__ = ["models"]
 
 
 def models(*, target: Target = None, as_json: AsJson = False) -> None:
-    """Lists the models that the gateway offers, in its order of preference."""
+    """Lists the models that the gateway offers, in its order of preference.
+
+    Example: deepseek-grpc models --json
+    """
     with reporting(as_json=as_json), connect(target) as client:
         found = client.text.models()
         if as_json:

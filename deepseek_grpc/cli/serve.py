@@ -54,6 +54,8 @@ def serve(
     That client is the one of DEEPSEEK_GRPC_CLIENT_ID and DEEPSEEK_GRPC_CLIENT_SECRET.
 
     Where they are not set it makes one up and prints it.
+
+    Example: deepseek-grpc serve --listen 127.0.0.1:0 --pace 40
     """
     with reporting():
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -64,7 +66,8 @@ def serve(
 
 async def _serve(config: Path | None, listen: str | None, pace: float | None) -> None:
     from deepseek_grpc.gateway.server import Gateway, run
-    from deepseek_grpc.gateway.settings import development, load
+    from deepseek_grpc.gateway.settings import development
+    from deepseek_grpc.gateway.settings_file import load
 
     class Announced(Gateway):
         """Prints the credential that was made for it once its address is known."""
@@ -74,7 +77,7 @@ async def _serve(config: Path | None, listen: str | None, pace: float | None) ->
             client = self.settings.clients[0]
             say(f"export DEEPSEEK_GRPC_TARGET={shlex.quote(self.address)}")
             say(f"export DEEPSEEK_GRPC_CLIENT_ID={client.id}")
-            say(f"export DEEPSEEK_GRPC_CLIENT_SECRET={client.key.decode()}")
+            say(f"export DEEPSEEK_GRPC_CLIENT_SECRET={client.key.reveal().decode()}")
 
     if config is None:
         settings, made = development(os.environ, listen=listen or _DEFAULT_LISTEN, pace=pace)

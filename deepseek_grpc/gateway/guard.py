@@ -17,6 +17,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from deepseek_grpc._call import new_request_id
 from deepseek_grpc._codec.status import DETAILS_KEY, encode_status
+from deepseek_grpc.auth import Secret
 from deepseek_grpc.config import API_VERSION
 from deepseek_grpc.errors import (
     ApiVersionError,
@@ -29,6 +30,7 @@ from deepseek_grpc.errors import (
     StreamInterruptedError,
     UnimplementedError,
 )
+from deepseek_grpc.gateway.refusals import RefusalLog
 from deepseek_grpc.gateway.tokens import Principal, TokenVerifier
 from deepseek_rpc.v2 import auth_pb2
 
@@ -56,10 +58,12 @@ class Call:
     attempts: int
     """Which try of gRPC's retries this is, from 1."""
     metadata: dict[str, str]
+    """What came with it, the credential left out."""
     started: float
     """When the gateway began to read it, in `time.perf_counter()`'s seconds."""
-    token: str = field(repr=False)
+    token: Secret
     verifier: TokenVerifier = field(repr=False)
+    refusals: RefusalLog = field(repr=False)
 
     def authorise(self, permission: str) -> None:
         """Checks the credential, which may have expired since, and the permission.
@@ -68,15 +72,28 @@ class Call:
             AuthenticationError: The credential isn't good any more.
             PermissionDeniedError: The caller lacks the permission.
         """
-        principal = self.verifier.verify(self.token)
+        try:
+            principal = self.verifier.verify(self.token.reveal().decode())
+        except AuthenticationError as error:
+            raise self._noted(error) from None
         if not principal.may(permission):
-            raise PermissionDeniedError(f"client {principal.client_id!r} lacks the permission {permission!r}")
+            denied = f"client {principal.client_id!r} lacks the permission {permission!r}"
+            raise self._noted(PermissionDeniedError(denied))
 
-    def renew(self, token: str) -> None:
+    async def renew(self, token: str) -> None:
         """Puts another token of the same client in the place of the first; raises AuthenticationError."""
-        if self.verifier.verify(token) != self.principal:
-            raise AuthenticationError("the credential belongs to another client")
-        self.token = token
+        try:
+            principal = await self.verifier.admit(token)
+        except AuthenticationError as error:
+            raise self._noted(error) from None
+        if principal != self.principal:
+            whose = f"it isn't a token of {self.principal.client_id!a}, who opened the session"
+            raise self._noted(self.verifier.refusal(whose))
+        self.token = Secret(token)
+
+    def _noted(self, error: DeepSeekError) -> DeepSeekError:
+        self.refusals.write(error, self.context.peer(), self.request_id)
+        return error
 
     def elapsed_ms(self) -> float:
         """Returns the milliseconds since then."""
@@ -99,6 +116,7 @@ class Guard:
 
     def __init__(self, verifier: TokenVerifier) -> None:
         self._verifier = verifier
+        self._refusals = RefusalLog()
         self._running: set[asyncio.Task[Any]] = set()
 
     def track(self) -> None:
@@ -128,12 +146,15 @@ class Guard:
     def _wrap(self, handler: Handler, permission: str) -> Callable[[Any, Any], Awaitable[Any]]:
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             self.track()
-            metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+            sent = context.invocation_metadata() or ()
+            metadata = {key: value for key, value in sent if isinstance(value, str)}
+            if len(metadata) < len(sent) and sum(key == "authorization" for key, _ in sent) > 1:
+                metadata["authorization"] = ""  # which of them counts, nobody can say
             request_id = metadata.get("x-request-id", "")
             if not _REQUEST_ID.match(request_id):
                 request_id = new_request_id()
             try:
-                call = self._admit(context, metadata, request_id)
+                call = await self._admit(context, metadata, request_id)
                 call.authorise(permission)
                 _current.set(call)
                 return await handler(request, call)
@@ -144,16 +165,32 @@ class Guard:
 
         return guarded
 
-    def _admit(self, context: grpc.aio.ServicerContext[Any, Any], metadata: dict[str, str], request_id: str) -> Call:
+    async def _admit(
+        self, context: grpc.aio.ServicerContext[Any, Any], metadata: dict[str, str], request_id: str
+    ) -> Call:
         version = metadata.get("x-api-version")
         if version is not None and version.partition(".")[0] != _MAJOR:
             raise ApiVersionError(f"x-api-version is {version[:32]!r}; this gateway speaks {API_VERSION}")
-        scheme, _, token = metadata.get("authorization", "").partition(" ")
+        scheme, _, token = metadata.pop("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             token = ""
-        principal = self._verifier.verify(token)
+        try:
+            principal = await self._verifier.admit(token)
+        except AuthenticationError as error:
+            self._refusals.write(error, context.peer(), request_id)
+            raise
         began = time.perf_counter()
-        return Call(context, principal, request_id, _attempts(metadata), metadata, began, token, self._verifier)
+        return Call(
+            context,
+            principal,
+            request_id,
+            _attempts(metadata),
+            metadata,
+            began,
+            Secret(token),
+            self._verifier,
+            self._refusals,
+        )
 
 
 def _attempts(metadata: dict[str, str]) -> int:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
-from deepseek_grpc.errors import ConfigurationError, NotFoundError
+from deepseek_grpc.errors import ConfigurationError, NotFoundError, UnimplementedError
 from deepseek_grpc.gateway.engines import TextEngine
-from deepseek_grpc.types import GenerateRequest, Model
+from deepseek_grpc.types import AccountBalance, FimRequest, GenerateRequest, Model
 
 __all__ = ["Backend", "Router", "unserved"]
+
+Request = TypeVar("Request", GenerateRequest, FimRequest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Router:
         if missing:
             raise ConfigurationError("\n".join(f"{key}: no backend serves {model!r}" for key, model in missing.items()))
 
-    def route(self, request: GenerateRequest) -> tuple[TextEngine, GenerateRequest]:
+    def route(self, request: Request) -> tuple[TextEngine, Request]:
         """Returns the engine and the request with the model's true name; raises NotFoundError."""
         asked = request.model or self.default_model
         model = self._aliases.get(asked, asked)
@@ -84,6 +87,29 @@ class Router:
                 aliases = tuple(alias for alias, target in self._aliases.items() if target == model.id)
                 listed.append(replace(model, backend=backend.engine.name, aliases=aliases))
         return listed
+
+    async def balance(self) -> AccountBalance:
+        """Returns the balance of the first backend that charges an account.
+
+        Sums would hide an account that is empty behind one that isn't, so the order of preference decides. Backends
+        that know no balance are passed over, and one that charges nothing answers only if no other does. A backend that
+        fails is not passed over: the next one's account would be taken for its.
+
+        Raises:
+            UnimplementedError: No backend knows a balance.
+        """
+        free: AccountBalance | None = None
+        for backend in self._backends:
+            try:
+                account = await backend.engine.balance()
+            except UnimplementedError:
+                continue
+            if account.balances:
+                return account
+            free = free or account
+        if free is None:
+            raise UnimplementedError("no backend of this gateway knows a balance")
+        return free
 
     async def aclose(self) -> None:
         """Closes every engine."""

@@ -7,6 +7,7 @@ import gc
 import logging
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -15,15 +16,18 @@ import grpc.aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio
 
-from deepseek_grpc.config import MAX_MESSAGE_BYTES, is_loopback
-from deepseek_grpc.errors import ConfigurationError
-from deepseek_grpc.gateway.certificates import check_certificates
+from deepseek_grpc import _forks
+from deepseek_grpc.config import MAX_MESSAGE_BYTES
+from deepseek_grpc.gateway.certificates import CertificateFiles
 from deepseek_grpc.gateway.engines import TextEngine
 from deepseek_grpc.gateway.guard import EXEMPT, Guard
+from deepseek_grpc.gateway.jwks import KeySet
+from deepseek_grpc.gateway.listening import cannot_listen, refuse_if_taken
 from deepseek_grpc.gateway.router import Backend, Router
 from deepseek_grpc.gateway.services.text import TextService
-from deepseek_grpc.gateway.settings import BackendSettings, Settings
-from deepseek_grpc.gateway.tokens import ClientKey, Principal, TokenVerifier
+from deepseek_grpc.gateway.settings import BackendSettings, ClientSettings, JWKSSettings, Settings
+from deepseek_grpc.gateway.tokens import ClientKey, Issuer, Principal, TokenVerifier
+from deepseek_grpc.tls import is_loopback
 from deepseek_rpc.v2 import text_pb2, text_pb2_grpc
 
 __all__ = ["Gateway", "run"]
@@ -49,6 +53,9 @@ _OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     ("grpc.so_reuseport", 0),
 )
 
+_LEAVING_SECONDS: Final = 1.0
+"""What balancing clients get to leave after health has turned NOT_SERVING; they take milliseconds, unless busy."""
+
 
 class Gateway:
     """A gateway within this event loop.
@@ -72,7 +79,9 @@ class Gateway:
             backends = [Backend(_engine(backend), backend.models) for backend in settings.backends]
         self.router = Router(backends, settings.aliases, settings.default_model)
         self._text = TextService(self.router)
-        self._guard = Guard(TokenVerifier(_keys(settings), audience=settings.audience))
+        self._issuers = _issuers(settings)
+        verifier = TokenVerifier(_keys(settings), issuers=self._issuers, audience=settings.audience)
+        self._guard = Guard(verifier)
         self._server: grpc.aio.Server | None = None
         self._health: _Health | None = None
         self._address = ""
@@ -84,17 +93,23 @@ class Gateway:
 
     async def start(self) -> None:
         """Starts to serve; raises ConfigurationError when it can't listen there."""
+        _forks.check()
+        _forks.asyncio_used()
         server = grpc.aio.server(options=_OPTIONS)
         text_pb2_grpc.add_TextServiceServicer_to_server(self._guard.protect(self._text, _TEXT), server)
         self._health = _Health(self._guard)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if is_loopback(self.settings.listen):
             _add_reflection(server, [_TEXT.full_name])
+        credentials = _credentials(self.settings)
+        refuse_if_taken(self.settings.listen)
         try:
-            port = server.add_secure_port(self.settings.listen, _credentials(self.settings))
+            port = server.add_secure_port(self.settings.listen, credentials)
         except RuntimeError as error:
-            raise ConfigurationError(f"cannot listen on {self.settings.listen!r}: {_cause(error)}") from error
+            raise cannot_listen(self.settings.listen, error) from error
         await server.start()
+        for issuer in self._issuers:
+            issuer.keys.start()
         host = self.settings.listen
         self._address = host if host.startswith("unix") else f"{host.rpartition(':')[0]}:{port}"
         await self.set_serving(True)
@@ -114,7 +129,7 @@ class Gateway:
             await self._health.set(name, status.SERVING if serving else status.NOT_SERVING)
 
     async def stop(self, grace: float | None = None) -> None:
-        """Drains: health turns NOT_SERVING, new calls are refused, running ones get `grace` seconds to end.
+        """Drains: health turns NOT_SERVING, a second later new calls are refused; all have `grace` seconds to end.
 
         Called again while it drains, with a shorter `grace`, it is over sooner.
         """
@@ -122,13 +137,19 @@ class Gateway:
         if server is None or self._health is None:
             return
         grace = self.settings.drain_seconds if grace is None else grace
+        until = asyncio.get_running_loop().time() + grace
         await self._health.enter_graceful_shutdown()
         for session in tuple(self._text.sessions):
             session.go_away(grace)
-        await server.stop(grace)
+        # A call that arrives while gRPC closes is CANCELLED, which nobody retries: first, clients hear of it and leave.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._guard.finished(), min(_LEAVING_SECONDS, grace / 2))
+        await server.stop(max(0.0, until - asyncio.get_running_loop().time()))
         await self._guard.finished()
         if self._server is not None:
             self._server = None
+            for issuer in self._issuers:
+                await issuer.keys.aclose()
             await self.router.aclose()
 
     async def __aenter__(self) -> Self:
@@ -160,26 +181,39 @@ def _engine(backend: BackendSettings) -> TextEngine:
     return EmbeddedEngine(pace=backend.pace)
 
 
+def _principal(settings: Settings, client: ClientSettings) -> Principal:
+    permissions = frozenset(permission for role in client.roles for permission in settings.roles[role])
+    return Principal(client.id, client.tenant, permissions)
+
+
 def _keys(settings: Settings) -> list[ClientKey]:
-    keys = []
+    return [
+        ClientKey(_principal(settings, client), client.algorithm, client.key)
+        for client in settings.clients
+        if client.jwks is None
+    ]
+
+
+def _issuers(settings: Settings) -> list[Issuer]:
+    clients: dict[JWKSSettings, list[ClientSettings]] = {}
     for client in settings.clients:
-        permissions = frozenset(p for role in client.roles for p in settings.roles[role])
-        keys.append(ClientKey(Principal(client.id, client.tenant, permissions), client.algorithm, client.key))
-    return keys
+        if client.jwks is not None:
+            clients.setdefault(client.jwks, []).append(client)
+    return [
+        Issuer(
+            jwks.issuer,
+            KeySet(jwks.url, jwks.algorithms, clients=[client.id for client in theirs]),
+            {client.id: _principal(settings, client) for client in theirs},
+        )
+        for jwks, theirs in clients.items()
+    ]
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials:
-    if settings.tls is None:
-        unix = settings.listen.startswith("unix")
-        return grpc.local_server_credentials(
-            grpc.LocalConnectionType.UDS if unix else grpc.LocalConnectionType.LOCAL_TCP
-        )
-    tls = settings.tls
-    if problems := check_certificates(tls.cert_file, tls.key_file, tls.client_ca_file):
-        raise ConfigurationError("\n".join(problems))
-    pair = (tls.key_file.read_bytes(), tls.cert_file.read_bytes())
-    client_ca = tls.client_ca_file.read_bytes() if tls.client_ca_file else None
-    return grpc.ssl_server_credentials([pair], client_ca, require_client_auth=client_ca is not None)
+    if settings.tls is not None:
+        return CertificateFiles(settings.tls).credentials()
+    unix = settings.listen.startswith("unix")
+    return grpc.local_server_credentials(grpc.LocalConnectionType.UDS if unix else grpc.LocalConnectionType.LOCAL_TCP)
 
 
 def _add_reflection(server: grpc.aio.Server, services: list[str]) -> None:
@@ -188,11 +222,6 @@ def _add_reflection(server: grpc.aio.Server, services: list[str]) -> None:
     except ImportError:  # the extra `reflection` isn't installed
         return
     reflection.enable_server_reflection([*services, *EXEMPT], server)
-
-
-def _cause(error: Exception) -> str:
-    text = str(error)
-    return "the address is in use or not this machine's" if "Failed to bind" in text else text
 
 
 async def run(gateway: Gateway) -> None:

@@ -20,7 +20,16 @@ pytest finds the fixtures `fake_server` and `fake_client` by itself.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from deepseek_grpc.testing.script import Delay, Fail, Reasoning, RecordedRequest, ScriptedEngine, Stall, ToolUse
+    from deepseek_grpc.testing.script import (
+        Delay,
+        Fail,
+        Reasoning,
+        RecordedCompletion,
+        RecordedRequest,
+        ScriptedEngine,
+        Stall,
+        ToolUse,
+    )
     from deepseek_grpc.testing.server import FakeServer
 
 __all__ = [
@@ -28,6 +37,7 @@ __all__ = [
     "Fail",
     "FakeServer",
     "Reasoning",
+    "RecordedCompletion",
     "RecordedRequest",
     "ScriptedEngine",
     "Stall",

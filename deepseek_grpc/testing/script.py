@@ -7,16 +7,19 @@ import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 import grpc
 
 from deepseek_grpc._codec.answer import collect
-from deepseek_grpc.errors import DeepSeekError, error_class
+from deepseek_grpc.errors import DeepSeekError, FailedPreconditionError, error_class
 from deepseek_grpc.gateway.guard import current_call
 from deepseek_grpc.types import (
+    AccountBalance,
+    Balance,
     Completion,
     Event,
+    FimRequest,
     Finished,
     GenerateRequest,
     Model,
@@ -27,8 +30,22 @@ from deepseek_grpc.types import (
     Usage,
 )
 
-__all__ = ["Delay", "Fail", "Reasoning", "RecordedRequest", "ScriptedEngine", "Stall", "Step", "ToolUse"]
+__all__ = [
+    "Delay",
+    "Fail",
+    "Reasoning",
+    "Recorded",
+    "RecordedCompletion",
+    "RecordedRequest",
+    "ScriptedEngine",
+    "Stall",
+    "Step",
+    "ToolUse",
+]
 
+_Request = TypeVar("_Request", GenerateRequest, FimRequest)
+
+_TEN_DOLLARS: Final = AccountBalance(available=True, balances=(Balance("USD", "10.00", "0.00", "10.00"),))
 _CODES: Final = tuple(code.name for code in grpc.StatusCode if code is not grpc.StatusCode.OK)
 
 
@@ -96,10 +113,10 @@ Step: TypeAlias = str | Delay | Stall | Reasoning | ToolUse | Fail | Finished
 
 
 @dataclass(frozen=True, slots=True)
-class RecordedRequest:
+class Recorded(Generic[_Request]):
     """A request that reached the engine."""
 
-    request: GenerateRequest
+    request: _Request
     metadata: dict[str, str]
     """What the call carried, without the `authorization`."""
     client_id: str
@@ -108,17 +125,33 @@ class RecordedRequest:
     """Which of gRPC's tries it was, from 1."""
 
 
+RecordedRequest: TypeAlias = Recorded[GenerateRequest]
+"""A request of `generate` or `stream`."""
+RecordedCompletion: TypeAlias = Recorded[FimRequest]
+"""A request of `complete` or `stream_complete`."""
+
+
 @dataclass(slots=True)
 class ScriptedEngine:
-    """Says what the scripts tell it, one script a request in the order given, and `default` when there is none left."""
+    """Says what the scripts tell it, one script a request in the order given, and `default` when there is none left.
+
+    A completion takes its script from the same queue; it has text alone, so reasoning and tool calls fail in it.
+    """
 
     default: tuple[Step, ...] = ("Hello", " from", " the", " fake", " server", ".")
     model: str = "fake"
     requests: list[RecordedRequest] = field(default_factory=list)
-    """Every request that arrived, oldest first; retries are requests of their own."""
+    """Every request of `generate` and `stream` that arrived, oldest first; retries are requests of their own."""
+    completions: list[RecordedCompletion] = field(default_factory=list)
+    """Every request of `complete` and `stream_complete`, likewise."""
+    account: AccountBalance = _TEN_DOLLARS
+    """What `balance` answers; put another in its place."""
     cancelled: int = 0
     """How many generations were given up by their callers."""
+    most_at_once: int = 0
+    """How many generations ran at the same time, at most."""
     _scripts: deque[tuple[Step, ...]] = field(default_factory=deque)
+    _running: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
 
     def __post_init__(self) -> None:
@@ -162,16 +195,38 @@ class ScriptedEngine:
         """Plays the script, every piece a batch of its own."""
         return self._play(request, streamed=True)
 
-    async def _play(self, request: GenerateRequest, *, streamed: bool) -> AsyncGenerator[Sequence[Event], None]:
+    async def complete(self, request: FimRequest) -> Completion:
+        """Plays the script and returns the whole."""
+        return collect([event async for events in self._play(request, streamed=False) for event in events])
+
+    def stream_complete(self, request: FimRequest) -> AsyncGenerator[Sequence[Event], None]:
+        """Plays the script, every piece a batch of its own."""
+        return self._play(request, streamed=True)
+
+    async def balance(self) -> AccountBalance:
+        """Returns `account`."""
+        return self.account
+
+    async def _play(
+        self, request: GenerateRequest | FimRequest, *, streamed: bool
+    ) -> AsyncGenerator[Sequence[Event], None]:
         call = current_call()
+        client_id, attempts = call.principal.client_id, call.attempts
         with self._changed:
             metadata = {key: value for key, value in call.metadata.items() if key != "authorization"}
-            self.requests.append(RecordedRequest(request, metadata, call.principal.client_id, streamed, call.attempts))
+            if isinstance(request, FimRequest):
+                self.completions.append(Recorded(request, metadata, client_id, streamed, attempts))
+                heard = 1
+            else:
+                self.requests.append(Recorded(request, metadata, client_id, streamed, attempts))
+                heard = len(request.messages)
             self._changed.notify_all()
         steps = self._scripts.popleft() if self._scripts else self.default
         started: tuple[Event, ...] = (Started("fake-1", 0, self.model, "fp_fake"),)
         calls = tokens = 0
         end: Finished | None = None
+        self._running += 1
+        self.most_at_once = max(self.most_at_once, self._running)
         try:
             for step in steps:
                 match step:
@@ -179,6 +234,8 @@ class ScriptedEngine:
                         tokens += 1
                         yield (*started, TextDelta(step))
                         started = ()
+                    case Reasoning() | ToolUse() if isinstance(request, FimRequest):
+                        raise FailedPreconditionError(f"the script has {step!r}; a completion has text alone")
                     case Reasoning(text):
                         tokens += 1
                         yield (*started, ReasoningDelta(text))
@@ -200,7 +257,9 @@ class ScriptedEngine:
                 self.cancelled += 1
                 self._changed.notify_all()
             raise
-        usage = Usage(len(request.messages), tokens, len(request.messages) + tokens)
+        finally:
+            self._running -= 1
+        usage = Usage(heard, tokens, heard + tokens)
         yield (*started, end or Finished("tool_calls" if calls else "stop", usage))
 
     async def models(self) -> Sequence[Model]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+from deepseek_grpc.auth import Secret
 from deepseek_grpc.gateway.router import Backend
 from deepseek_grpc.gateway.server import Gateway
 from deepseek_grpc.gateway.settings import ClientSettings, Settings
@@ -39,7 +40,7 @@ class FakeServer(GatewayThread):
         self.client_secret = secrets.token_urlsafe(36)
         self.text = ScriptedEngine()
         backend = Backend(self.text if engine is None else engine, ("*",))
-        client = ClientSettings(self.client_id, self.client_secret.encode(), tenant="tests", roles=("test",))
+        client = ClientSettings(self.client_id, Secret(self.client_secret), tenant="tests", roles=("test",))
         settings = Settings(
             listen=listen, clients=(client,), roles={"test": tuple(permissions)}, default_model=self.text.model
         )

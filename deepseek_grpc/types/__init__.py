@@ -6,6 +6,7 @@ and threads. Nothing here knows protobuf or gRPC. Field names and ranges follow 
 """
 
 from deepseek_grpc._value import UNSET, Unset
+from deepseek_grpc.types.account import AccountBalance, Balance
 from deepseek_grpc.types.answer import (
     Completion,
     Event,
@@ -36,6 +37,7 @@ from deepseek_grpc.types.message import (
     user,
 )
 from deepseek_grpc.types.request import (
+    FimRequest,
     GenerateRequest,
     ResponseFormat,
     Tool,
@@ -46,10 +48,13 @@ from deepseek_grpc.types.request import (
 
 __all__ = [
     "UNSET",
+    "AccountBalance",
+    "Balance",
     "Completion",
     "ContentPart",
     "Event",
     "FilePart",
+    "FimRequest",
     "FinishReason",
     "Finished",
     "GenerateRequest",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from deepseek_grpc._value import Value, value
 from deepseek_grpc.types.message import Message, ToolCall
@@ -90,7 +90,8 @@ class Meta(Value):
 class Completion(Value):
     """A whole answer.
 
-    `text` may be empty when the model only reasoned or only called tools; `finish_reason` says why it ended.
+    `text` may be empty when the model only reasoned or only called tools; `finish_reason` says why it ended. `parsed`
+    is the text as the type that `output` asked for; None without one, and where the model calls tools instead.
     """
 
     text: str
@@ -101,6 +102,7 @@ class Completion(Value):
     tool_calls: tuple[ToolCall, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     reasoning_logprobs: tuple[TokenLogprob, ...] = ()
+    parsed: Any = None
 
     @property
     def message(self) -> Message:

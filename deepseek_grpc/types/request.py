@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal
 
 from deepseek_grpc._value import Value, value
-from deepseek_grpc.types.message import Message
+from deepseek_grpc.types.message import Message, ToolCall
 
 __all__ = [
+    "FimRequest",
     "GenerateRequest",
     "ResponseFormat",
     "Tool",
@@ -26,6 +27,31 @@ class Tool(Value):
     description: str = ""
     parameters: Mapping[str, Any] | str = ""
     strict: bool = False
+
+    def parse(self, call: ToolCall) -> dict[str, Any]:
+        """Returns the arguments of a call of this tool, checked against its schema. Needs the extra `structured`.
+
+        Blank arguments are none. What the schema refers to outside of itself isn't fetched, and formats aren't checked.
+
+        Raises:
+            OutputError: The call is another tool's, or its arguments aren't JSON or don't fit; it says where and how.
+            InvalidRequestError: `parameters` is no JSON Schema.
+            ConfigurationError: jsonschema isn't installed.
+
+        Example:
+            >>> schema = {"properties": {"city": {"type": "string"}}, "required": ["city"]}
+            >>> weather = Tool("weather", "Tells the weather", schema)
+            >>> weather.parse(ToolCall("call_1", "weather", '{"city": "Bern"}'))
+            {'city': 'Bern'}
+        """
+        from deepseek_grpc.errors import InvalidRequestError, OutputError
+        from deepseek_grpc.types._arguments import parse_arguments
+
+        if not isinstance(call, ToolCall):
+            raise InvalidRequestError(f"call is a {type(call).__name__}; give a ToolCall", metadata={"field": "call"})
+        if call.name != self.name:
+            raise OutputError(f"the call is of {call.name[:64]!r}, and this tool is {self.name!r}", text=call.arguments)
+        return parse_arguments(self.name, self.parameters, call.arguments)
 
 
 @value
@@ -78,5 +104,26 @@ class GenerateRequest(Value):
     tool_choice: ToolChoice | None = None
     logprobs: bool = False
     top_logprobs: int | None = None
+    user_id: str = ""
+    extra_json: str = ""
+
+
+@value
+class FimRequest(Value):
+    """One completion between a prompt and a suffix, as engines see it. None and empty mean "not given"."""
+
+    prompt: str
+    suffix: str = ""
+    request_id: str = ""
+    model: str = ""
+    max_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: tuple[str, ...] = ()
+    frequency_penalty: float | None = None
+    presence_penalty: float | None = None
+    seed: int | None = None
+    echo: bool = False
+    logprobs: int | None = None
     user_id: str = ""
     extra_json: str = ""

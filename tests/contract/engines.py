@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from deepseek_grpc.errors import ServiceUnavailableError
+from deepseek_grpc.errors import ServiceUnavailableError, UnimplementedError
 from deepseek_grpc.types import Completion, GenerateRequest, Meta, Usage
 
 
@@ -31,3 +31,10 @@ class Echo:
 
     async def aclose(self):
         pass
+
+
+class Uncharged(Echo):
+    """An engine that knows no balance."""
+
+    async def balance(self):
+        raise UnimplementedError("this engine knows no balance")

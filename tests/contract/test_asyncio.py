@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from deepseek_grpc import Timeouts
-from deepseek_grpc.errors import ClosedError, ConfigurationError, IdleTimeoutError
+from deepseek_grpc.errors import ClosedError, DeadlineExceededError, IdleTimeoutError
 from deepseek_grpc.testing import Stall
+
+HELLO = "Hello from the fake server."
 
 
 async def generate(client):
@@ -219,17 +223,82 @@ async def test_a_failing_task_group_cancels_its_calls(fake_server):
         await asyncio.to_thread(fake_server.text.wait_for_cancellations, 1)
 
 
-def test_a_client_belongs_to_one_loop(fake_server):
+def test_a_client_serves_several_event_loops(fake_server):
     client = fake_server.async_client()
 
-    async def first():
-        await client.text.generate("Hi")
-
-    async def second():
-        with pytest.raises(ConfigurationError, match="another event loop"):
-            await client.text.generate("Hi")
+    async def ask():
+        async with client.text.stream("Hi") as stream:
+            return (await client.text.generate("Hi")).text, (await stream.final()).text
 
     with asyncio.Runner() as one, asyncio.Runner() as two:
-        one.run(first())
-        two.run(second())
+        assert [runner.run(ask()) for runner in (one, two, one)] == [(HELLO, HELLO)] * 3
         one.run(client.aclose())
+        for runner in (one, two):
+            with pytest.raises(ClosedError):
+                runner.run(ask())
+
+
+def test_a_client_serves_the_event_loops_of_several_threads(fake_server):
+    client = fake_server.async_client()
+    together = threading.Barrier(8)
+
+    async def ask():
+        together.wait(30)
+        return [answer.text for answer in await client.text.generate_many(["Hi"] * 20)]
+
+    with ThreadPoolExecutor(8) as threads:
+        answers = [threads.submit(lambda: asyncio.run(ask())) for _ in range(8)]
+        assert [answer.result(50) for answer in answers] == [[HELLO] * 20] * 8
+    asyncio.run(client.aclose())
+
+
+async def test_closing_a_client_ends_its_calls_in_other_loops(fake_server):
+    fake_server.text.script(Stall())
+    client = fake_server.async_client()
+
+    async def ask():
+        with pytest.raises(ClosedError):
+            await client.text.generate("Hi")
+
+    elsewhere = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(ask())))
+    await asyncio.to_thread(fake_server.text.wait_for_requests, 1)
+    await client.aclose()
+    await elsewhere
+
+
+def test_the_channels_of_closed_loops_are_let_go(fake_server):
+    client = fake_server.async_client()
+    for _ in range(5):
+        assert asyncio.run(client.text.generate("Hi")).text == HELLO
+    assert len(client._link._rooms) == 1
+    asyncio.run(client.aclose())
+
+
+async def test_a_task_that_is_cancelled_while_it_waits_leaves_its_turn_to_others(fake_server):
+    fake_server.text.script("one", Stall())
+    async with fake_server.async_client(max_concurrency=1) as client:
+        first = client.text.stream("Hi")
+        await anext(aiter(first.text()))
+        waiting = [asyncio.create_task(client.text.generate("Hi")) for _ in range(3)]
+        await asyncio.sleep(0)  # each of them asks for its place
+        waiting[0].cancel()
+        await first.aclose()
+        assert [(await task).text for task in waiting[1:]] == [HELLO] * 2
+        assert waiting[0].cancelled()
+
+
+async def test_waiting_for_a_token_counts_toward_the_total_time(fake_server):
+    ready = threading.Event()
+
+    class Slow:
+        def cached(self):
+            return None
+
+        def token(self):
+            ready.wait(30)
+            return "late"
+
+    async with fake_server.async_client(credentials=Slow()) as client:
+        with pytest.raises(DeadlineExceededError, match="no token within"):
+            await client.text.generate("Hi", timeout=0.1)
+        ready.set()

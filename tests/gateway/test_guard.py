@@ -18,9 +18,10 @@ from deepseek_grpc.errors import (
     InternalError,
     PermissionDeniedError,
 )
-from deepseek_grpc.gateway.guard import Guard
+from deepseek_grpc.gateway.guard import Guard, current_call
+from deepseek_grpc.gateway.services.text import TextService
 from deepseek_grpc.gateway.tokens import TokenVerifier
-from deepseek_grpc.testing import Fail, FakeServer
+from deepseek_grpc.testing import Fail, FakeServer, ScriptedEngine
 from deepseek_grpc.types import Started, TextDelta
 from deepseek_rpc.v2 import auth_pb2, data_pb2, data_pb2_grpc, fine_tune_pb2, fine_tune_pb2_grpc
 from deepseek_rpc.v2 import text_pb2 as pb
@@ -240,30 +241,16 @@ def test_a_failure_says_when_to_try_again(fake_server, failure, pushback):
     assert dict(caught.value.trailing_metadata()).get("grpc-retry-pushback-ms") == pushback
 
 
-@pytest.mark.parametrize(
-    ("method", "request_"),
-    [("CompleteFim", pb.CompleteFimRequest(prompt="x")), ("GetBalance", pb.GetBalanceRequest())],
-)
-def test_methods_that_are_not_built(fake_server, method, request_):
-    with channel(fake_server.target) as raw:
+def test_a_method_that_is_not_built(monkeypatch):
+    monkeypatch.delattr(TextService, "GetBalance")
+    with FakeServer() as server, channel(server.target) as raw:
         with pytest.raises(grpc.RpcError) as caught:
-            getattr(TextServiceStub(raw), method)(request_, metadata=bearer(fake_server), timeout=10)
+            TextServiceStub(raw).GetBalance(pb.GetBalanceRequest(), metadata=bearer(server), timeout=10)
         assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
         assert reason_of(caught.value) == "UNIMPLEMENTED"
         with pytest.raises(grpc.RpcError) as caught:
-            getattr(TextServiceStub(raw), method)(request_, timeout=10)
+            TextServiceStub(raw).GetBalance(pb.GetBalanceRequest(), timeout=10)
         assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
-
-
-def test_a_streamed_method_that_is_not_built(fake_server):
-    with channel(fake_server.target) as raw:
-        with pytest.raises(grpc.RpcError) as caught:
-            list(
-                TextServiceStub(raw).StreamFim(
-                    pb.CompleteFimRequest(prompt="x"), metadata=bearer(fake_server), timeout=10
-                )
-            )
-        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_services_that_are_not_built(fake_server):
@@ -293,3 +280,41 @@ def test_a_method_without_a_permission_stops_the_start():
     descriptor = pool.FindServiceByName("tests.OpenService")
     with pytest.raises(ConfigurationError, match=r"tests\.OpenService\.Open has no \(permission\) option"):
         Guard(TokenVerifier([])).protect(object(), descriptor)
+
+
+def test_a_refused_turn_stands_in_the_log_with_its_request(caplog):
+    with (
+        FakeServer(permissions=["text.session"]) as server,
+        server.client() as client,
+        client.text.session() as session,
+        pytest.raises(PermissionDeniedError),
+    ):
+        session.generate("Hi")
+    [said] = [record.getMessage() for record in caplog.records if record.name == "deepseek_grpc.gateway.auth"]
+    assert said.startswith("call refused: client 'test-client' lacks the permission 'text.generate' (from ipv")
+    assert ", request " in said
+
+
+class Witness(ScriptedEngine):
+    """Keeps the calls that it answers."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+
+    async def generate(self, request):
+        self.calls.append(current_call())
+        return await super().generate(request)
+
+
+def test_what_a_call_knows_shows_no_token():
+    engine = Witness()
+    with FakeServer(engine=engine) as server, channel(server.target) as raw:
+        TextServiceStub(raw).Generate(
+            pb.GenerateRequest(prompt="Hi", model="fake"), metadata=bearer(server), timeout=10
+        )
+    [call] = engine.calls
+    token = call.token.reveal().decode()
+    assert token.count(".") == 2
+    assert token not in repr(call)
+    assert token not in str(call.metadata)

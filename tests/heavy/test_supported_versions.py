@@ -13,6 +13,7 @@ pytestmark = pytest.mark.heavy
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TOOLS = ["pytest", "pytest-asyncio", "pytest-timeout", "hypothesis", "typer", "rich", "ruff", "buf-bin"]
+TOOLS += ["jsonschema", "pydantic"]
 
 
 def floors() -> list[str]:

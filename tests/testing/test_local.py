@@ -109,7 +109,7 @@ def test_who_reaches_the_socket_still_needs_the_credential():
 
 def test_it_does_not_tell_its_secret(capfd):
     gateway = LocalGateway()
-    secret = gateway._client.key.decode()
+    secret = gateway._client.key.reveal().decode()
     assert repr(gateway) == str(gateway) == "LocalGateway(not running)"
     with gateway, gateway.client() as client:
         assert repr(gateway) == f"LocalGateway({gateway.target!r})"

@@ -174,6 +174,7 @@ def options() -> GenerateOptions:
         "presence_penalty": None,
         "seed": 7,
         "response_format": json_object,
+        "output": dict[str, int],
         "thinking": True,
         "reasoning_effort": "high",
         "tools": [Tool("f", "Does it.", schema, strict=True), Tool("g", parameters="{}")],
@@ -213,6 +214,7 @@ def answers(answer: Completion) -> None:
     assert_type(answer.tool_calls, tuple[ToolCall, ...])
     assert_type(answer.logprobs, tuple[TokenLogprob, ...])
     assert_type(answer.message, Message)
+    assert_type(answer.parsed, Any)
     assert_type(answer.usage, Usage)
     assert_type(answer.usage.total_tokens, int)
     assert_type(answer.usage.reasoning_tokens, int | None)
@@ -226,6 +228,22 @@ def answers(answer: Completion) -> None:
         assert_type(logprob.top, tuple[TokenLogprob, ...])
     answer.text = "x"  # type: ignore[misc]
     answer.choices[0]  # type: ignore[attr-defined]
+
+
+def outputs(client: Client) -> None:
+    """A type of any kind: a class, an alias, a union."""
+    typed: Usage = client.text.generate("Hi", output=Usage).parsed
+    assert_type(typed, Usage)
+    client.text.generate("Hi", output=list[int] | None, response_format=json_object)
+    client.text.stream("Hi", output=Literal["yes", "no"])
+    client.text.generate_many(["Hi"], output=None)
+    client.text.generate("Hi", outputs=Usage)  # type: ignore[call-arg]
+
+
+def tool_calls(tool: Tool, answer: Completion) -> None:
+    for call in answer.tool_calls:
+        assert_type(tool.parse(call), dict[str, Any])
+    tool.parse("{}")  # type: ignore[arg-type]
 
 
 def on_event(event: Event) -> str:
@@ -337,6 +355,8 @@ def failures(client: Client) -> None:
         assert_type(cut.partial, str)
     except errors.InvalidRequestError as bad:
         assert_type(bad.field, str)
+    except errors.OutputError as misfit:
+        assert_type(misfit.text, str)
     except errors.RateLimitError as limited:
         assert_type(limited.retry_after, float | None)
     except DeepSeekError as error:

@@ -1,5 +1,9 @@
 import base64
 import json
+import os
+import pickle
+import re
+import ssl
 import threading
 import time
 import traceback
@@ -7,12 +11,28 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
 from grpc._plugin_wrapping import _AuthMetadataContext
 
-from deepseek_grpc.auth import AUDIENCE, JWTSigner, StaticToken, TokenSource, _Plugin, current_token, token_source
-from deepseek_grpc.config import TLS, ClientConfig
+import deepseek_grpc.auth
+from deepseek_grpc._pem import pem_problems
+from deepseek_grpc.auth import (
+    AUDIENCE,
+    JWTSigner,
+    OAuth2ClientCredentials,
+    Secret,
+    StaticToken,
+    TokenSource,
+    channel_credentials,
+    current_token,
+    token_source,
+)
+from deepseek_grpc.auth.channel import _Plugin
+from deepseek_grpc.config import ClientConfig
 from deepseek_grpc.errors import AuthenticationError, ConfigurationError
 from deepseek_grpc.gateway.tokens import ClientKey, Principal, TokenVerifier
+from deepseek_grpc.tls import TLS
+from tests.certificates import Authority
 
 from .keys import ALGORITHMS, SECRET, pair
 
@@ -34,6 +54,12 @@ def claims(token):
 def token_with(**claims_):
     body = base64.urlsafe_b64encode(json.dumps(claims_).encode()).decode().rstrip("=")
     return f"e30.{body}.sig"
+
+
+def test_the_package_offers_its_names_and_no_others():
+    assert dir(deepseek_grpc.auth) == deepseek_grpc.auth.__all__
+    with pytest.raises(AttributeError, match="no attribute 'JWTsigner'"):
+        deepseek_grpc.auth.JWTsigner  # noqa: B018
 
 
 # Tokens made elsewhere
@@ -130,10 +156,70 @@ def test_many_threads_renew_a_token_once():
             assert len(set(pool.map(lambda call: call(), [token] * threads))) == 1
 
 
+def test_a_thousand_threads_sign_once():
+    threads, tokens = 1000, []
+    signer = JWTSigner("a", pair("RS256")[0], algorithm="RS256")
+    barrier = threading.Barrier(threads)
+
+    def ask():
+        barrier.wait()
+        tokens.append(signer.token())
+
+    started = [threading.Thread(target=ask) for _ in range(threads)]
+    for thread in started:
+        thread.start()
+    for thread in started:
+        thread.join()
+    assert len(tokens) == threads
+    assert len(set(tokens)) == 1
+
+
+def test_a_cached_token_is_there_until_it_is_time_to_sign():
+    clock = Clock()
+    signer = JWTSigner("a", SECRET, lifetime=100, clock=clock)
+    assert signer.cached() is None
+    token = signer.token()
+    assert signer.cached() == token
+    clock.now += 79.9
+    assert signer.cached() == token
+    clock.now += 0.2
+    assert signer.cached() is None
+    assert signer.token() != token
+
+
+def test_a_clock_that_went_back_has_the_token_signed_anew():
+    clock = Clock()
+    signer = JWTSigner("a", SECRET, clock=clock)
+    signer.token()
+    clock.now -= 600
+    assert claims(signer.token())["iat"] == clock.now
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_refused_token_is_signed_anew_once(algorithm):
+    signer = JWTSigner("a", pair(algorithm)[0], algorithm=algorithm)
+    first = signer.token()
+    signer.invalidate(first)
+    assert signer.cached() is None
+    second = signer.token()
+    assert second != first
+    signer.invalidate(first)
+    signer.invalidate("another token")
+    assert signer.token() == second
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("kind", [bytes.decode, bytes, Secret])
+def test_a_key_is_text_bytes_or_a_secret(algorithm, kind):
+    private, public = pair(algorithm)
+    token = JWTSigner("a", kind(private), algorithm=algorithm).token()
+    assert jwt.decode(token, public, [algorithm], audience=AUDIENCE)["iss"] == "a"
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_what_a_signer_signs_the_gateway_accepts(algorithm):
     private, public = pair(algorithm)
-    verifier = TokenVerifier([ClientKey(Principal("svc-a", "t", frozenset()), algorithm, public)])
+    verifier = TokenVerifier([ClientKey(Principal("svc-a", "t", frozenset()), algorithm, Secret(public))])
     token = JWTSigner("svc-a", private, algorithm=algorithm).token()
     assert verifier.verify(token).client_id == "svc-a"
 
@@ -238,7 +324,7 @@ def test_what_no_header_can_carry_is_no_token(token):
 def test_credentials_are_a_source_a_text_or_none():
     signer = JWTSigner("a", SECRET)
     assert token_source(signer) is signer
-    assert token_source("t").token() == "t"
+    assert token_source("t").token() == token_source(Secret("t")).token() == "t"
     assert token_source(None) is None
 
 
@@ -265,6 +351,91 @@ def test_other_credentials_are_refused_without_being_quoted(credentials, says):
 def test_an_argument_of_another_kind_is_named(make, argument):
     with pytest.raises(ConfigurationError, match=f"^{argument} is"):
         make()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [StaticToken("t"), JWTSigner("a", SECRET), OAuth2ClientCredentials("https://login.example.com/t", "a", SECRET)],
+)
+def test_pickling_a_credential_is_refused_with_a_reason(source):
+    with pytest.raises(TypeError, match="a secret can't be pickled: a pickle is readable"):
+        pickle.dumps(source)
+
+
+# Certificates
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"), "authority")
+
+
+@pytest.fixture(scope="module")
+def files(authority, tmp_path_factory):
+    """Good files and bad ones, by name."""
+    folder = tmp_path_factory.mktemp("files")
+    cert, key = authority.issue("mine")
+    _, other = authority.issue("other")
+    locked = serialization.load_pem_private_key(key.read_bytes(), None).private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.BestAvailableEncryption(b"hush"),
+    )
+    der = ssl.PEM_cert_to_DER_cert(cert.read_text())
+    for name, content in (("locked", locked), ("der", der), ("empty", b""), ("text", b"hidden words")):
+        (folder / name).write_bytes(content)
+    return {"ca": authority.file, "cert": cert, "key": key, "other": other, "folder": folder} | {
+        path.name: path for path in folder.iterdir()
+    }
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"ca_file": "empty"}, "^TLS.ca_file: '.*/empty' holds no certificate in PEM$"),
+        ({"ca_file": "text"}, "TLS.ca_file: '.*/text' holds no certificate in PEM$"),
+        ({"ca_file": "der"}, "TLS.ca_file: '.*/der' holds no certificate in PEM$"),
+        ({"ca_file": "key"}, "TLS.ca_file: '.*/mine.key' holds no certificate in PEM$"),
+        ({"ca_file": "folder"}, "TLS.ca_file: cannot read '.*': Is a directory$"),
+        ({"cert_file": "text", "key_file": "key"}, "TLS.cert_file: '.*/text' holds no certificate in PEM$"),
+        ({"cert_file": "cert", "key_file": "text"}, "TLS.key_file: '.*/text' holds no private key in PEM$"),
+        ({"cert_file": "cert", "key_file": "locked"}, "TLS.key_file: '.*/locked' is locked with a password; give"),
+        (
+            {"cert_file": "cert", "key_file": "other"},
+            "'.*/other.key' isn't the key of the certificate in '.*/mine.crt'",
+        ),
+        ({"ca_file": "text", "cert_file": "cert", "key_file": "other"}, "ca_file: .*; TLS.key_file: .*isn't the key"),
+    ],
+)
+def test_a_bad_file_is_named_with_what_is_wrong(files, given, says):
+    tls = TLS(**{name: files[value] for name, value in given.items()})
+    with pytest.raises(ConfigurationError) as caught:
+        channel_credentials("gw.example.com:443", ClientConfig(tls=tls), None)
+    assert re.search(says, caught.value.details)
+    assert "hidden" not in str(caught.value)
+
+
+def test_good_files_make_a_channel(files):
+    for tls in (TLS(files["ca"]), TLS(files["ca"], files["cert"], files["key"]), TLS()):
+        assert channel_credentials("gw.example.com:443", ClientConfig(tls=tls), None)
+
+
+def test_a_pipe_is_read_once(files, tmp_path):
+    """As the shell's process substitution gives it."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(files["ca"].read_bytes(),))
+    writer.start()
+    assert channel_credentials("gw.example.com:443", ClientConfig(tls=TLS(pipe)), None)
+    writer.join()
+
+
+def test_a_file_that_cannot_be_read_is_named():
+    assert pem_problems(ca_file="missing.pem", cert_file="a\0b") == {
+        "ca_file": "cannot read 'missing.pem': No such file or directory",
+        "cert_file": "cannot read 'a\\x00b': embedded null byte",
+    }
+    assert pem_problems() == {}
 
 
 def test_a_config_hides_nothing_because_it_has_no_secret():

@@ -165,6 +165,12 @@ def test_an_answer_without_reasoning_is_no_answer_with_an_empty_one():
     decoder = StreamDecoder("r1")
     decoder.feed(chunks([TextDelta("Hi")], Upstream()))
     assert decoder.completion().reasoning is None
+    assert decoder.feed([pb.GenerateChunk(reasoning="")]) == []
+    assert decoder.completion().reasoning == ""
+    decoder.feed(chunks([ReasoningDelta("Hm")], Upstream()))
+    assert decoder.feed([pb.GenerateChunk(reasoning="")]) == []
+    assert decoder.completion().reasoning == "Hm"
+    assert decoder.pieces == 2
 
 
 def test_only_content_counts_as_content():
@@ -174,7 +180,7 @@ def test_only_content_counts_as_content():
 
 
 @pytest.mark.parametrize("logprobs", [True, False])
-@pytest.mark.parametrize("chunk", [pb.GenerateChunk(), pb.GenerateChunk(text=""), pb.GenerateChunk(reasoning="")])
+@pytest.mark.parametrize("chunk", [pb.GenerateChunk(), pb.GenerateChunk(text="")])
 def test_what_a_newer_gateway_adds_and_what_is_empty_change_nothing(chunk, logprobs):
     decoder = StreamDecoder("r1", logprobs=logprobs)
     decoder.feed(chunks([Started("a1", model="m"), TextDelta("Hi")], Upstream()))

@@ -1,6 +1,7 @@
 import base64
 import inspect
 import re
+import time
 import urllib.parse
 
 import grpc
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from deepseek_grpc import errors
 from deepseek_grpc._codec.status import DETAILS_KEY, decode_error, decode_status, encode_status
 from deepseek_grpc.errors import (
+    AuthenticationError,
     ClosedError,
     ConfigurationError,
     ConnectError,
@@ -111,6 +113,54 @@ def test_no_text_is_too_strange_for_an_error(details, metadata):
     assert isinstance(there_and_back(InternalError(details, metadata=metadata)), InternalError)
 
 
+# A clock that is off
+
+GATEWAYS = 1_790_000_000
+
+
+def refused(clock, **metadata):
+    status = encode_status(AuthenticationError("the credential is not valid", metadata=metadata))
+    return received(grpc.StatusCode.UNAUTHENTICATED, "", trailer(status), clock=lambda: clock)
+
+
+@pytest.mark.parametrize(
+    ("clock", "says"),
+    [
+        (GATEWAYS + 600.4, "600 s ahead of"),
+        (GATEWAYS - 600.4, "600 s behind"),
+        (GATEWAYS + 31, "31 s ahead of"),
+        (0, f"{GATEWAYS} s behind"),
+    ],
+)
+def test_a_clock_that_is_off_is_named_where_a_credential_is_refused(clock, says):
+    error = refused(clock, gateway_time=str(GATEWAYS))
+    assert type(error) is AuthenticationError
+    assert str(error) == (
+        f"the credential is not valid: this machine's clock is {says} the gateway's (request r1). "
+        "Set this machine's clock."
+    )
+
+
+@pytest.mark.parametrize("clock", [GATEWAYS + 30.4, GATEWAYS, GATEWAYS - 30])
+def test_a_clock_that_is_nearly_right_is_not_to_blame(clock):
+    assert refused(clock, gateway_time=str(GATEWAYS)).details == "the credential is not valid"
+
+
+@pytest.mark.parametrize("said", ["", "-5", "1.5", "soon", "9" * 5000, "²"])
+def test_a_time_that_makes_no_sense_is_none(said):
+    assert refused(0, gateway_time=said).details == "the credential is not valid"
+
+
+def test_the_clock_has_no_part_in_other_errors():
+    status = encode_status(InternalError("x", metadata={"gateway_time": str(GATEWAYS)}))
+    assert decode_status(status, "r1", clock=lambda: 0).details == "x"
+
+
+def test_the_clock_is_this_machines():
+    now = str(round(time.time()))
+    assert decode_status(encode_status(AuthenticationError("x", metadata={"gateway_time": now})), "r1").details == "x"
+
+
 # What other servers and proxies send
 
 
@@ -179,23 +229,58 @@ def test_garbage_never_raises(garbage):
 # What gRPC itself says
 
 
+NONE = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
+FAILING = "connections to all backends failing; last error: UNKNOWN: ipv4:127.0.0.1:1: "
+TLS = "Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:1000007d:SSL routines:OPENSSL_internal:"
+
+
 @pytest.mark.parametrize(
-    ("details", "cls"),
+    ("details", "cls", "says"),
     [
-        ("failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: connection refused", ConnectError),
-        ("connections to all backends failing; last error: UNKNOWN: ipv4:127.0.0.1:1: Socket closed", ConnectError),
-        ("DNS resolution failed for gw:443: C-ares status is not ARES_SUCCESS", ConnectError),
-        ("failed to connect to all addresses; last error: connection attempt timed out", ConnectTimeoutError),
-        ("Socket closed", ServiceUnavailableError),
-        ("", ServiceUnavailableError),
+        (f"{NONE}Failed to connect to remote host: connect: Connection refused (111)", ConnectError, "nobody listens"),
+        (f"{FAILING}Failed to connect to remote host: Connection refused", ConnectError, "nobody listens"),
+        (f"{NONE}Failed to connect to remote host: connect: No such file or directory (2)", ConnectError, "nobody"),
+        (f"{FAILING}Socket closed", ConnectError, "closed as soon as it stood .*If .*client cert"),
+        (f"{FAILING}Handshake read failed (Socket closed)", ConnectError, "closed as soon as it stood"),
+        (f"{FAILING}Handshake read failed (Endpoint closing)", ConnectTimeoutError, "Handshake read failed"),
+        (f"{FAILING}Handshake read failed", ConnectTimeoutError, "Handshake read failed"),
+        (f"{NONE}connection attempt timed out", ConnectTimeoutError, "127.0.0.1:1: connection attempt timed out"),
+        (f"{NONE}No route to host", ConnectError, "'gw:443': ipv4:127.0.0.1:1: No route to host"),
+        (f"{FAILING}{TLS}CERTIFICATE_VERIFY_FAILED: certificate has expired: OK", ConnectError, "has expired"),
+        (f"{FAILING}{TLS}CERTIFICATE_VERIFY_FAILED: certificate revoked", ConnectError, "certificate is not good"),
+        (f"{FAILING}{TLS}TLSV1_ALERT_UNKNOWN_CA", ConnectError, "refuses this client's certificate"),
+        (f"{FAILING}{TLS}HTTP_REQUEST", ConnectError, "speaks no TLS"),
+        (f"{FAILING}Failed to create security handshaker.", ConnectError, r"of no use .*TLS\.key_file"),
+        (f"{FAILING}{TLS}NO_SHARED_CIPHER", ConnectError, "NO_SHARED_CIPHER"),
+        ("DNS resolution failed for gw:443: C-ares status is not ARES_SUCCESS", ConnectError, "doesn't resolve"),
+        ("errors resolving gw:443: [field:hostname lookup error:Domain name not found]", ConnectError, "doesn't resol"),
+        (f"{FAILING}backend unhealthy", ServiceUnavailableError, "can be reached, but says that it isn't serving"),
+        ("Socket closed", ServiceUnavailableError, "Socket closed"),
+        ("", ServiceUnavailableError, "the connection was lost before an answer began"),
     ],
 )
-def test_no_connection_is_told_apart_from_a_lost_one(details, cls):
+def test_no_connection_is_told_apart_from_a_lost_one(details, cls, says):
     error = received(grpc.StatusCode.UNAVAILABLE, details)
     assert type(error) is cls
-    assert error.details
+    assert re.search(says, str(error))
     assert "gw:443" in error.details or cls is ServiceUnavailableError
-    assert error.retryable
+    assert error.retryable == ((TLS not in details or "NO_SHARED" in details) and "security handshaker" not in details)
+    assert str(error).count(". ") == 1  # it has its advice
+
+
+def test_grpcs_semicolons_are_not_followed_by_advice():
+    error = received(grpc.StatusCode.UNAVAILABLE, "GOAWAY received; Error code: 2; Debug Text: Cancelling all calls")
+    assert error.details == "GOAWAY received, Error code: 2, Debug Text: Cancelling all calls"
+    assert str(error).endswith(f"(request r1, 1 attempt). {ServiceUnavailableError.advice}")
+
+
+@pytest.mark.parametrize(
+    ("details", "more"),
+    [("", ""), ("Deadline Exceeded", ""), ("Deadline Exceeded: waiting for a picker", ": waiting for a picker")],
+)
+def test_a_deadline_is_called_one_once(details, more):
+    error = received(grpc.StatusCode.DEADLINE_EXCEEDED, details)
+    assert error.details == f"the call's total time is over (Timeouts.total){more}"
 
 
 def test_a_connection_lost_after_content_is_an_interruption():
@@ -212,6 +297,7 @@ def test_what_the_gateway_says_counts_for_more_than_that():
 def test_a_message_above_grpcs_limit_is_no_rate_limit():
     error = received(grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT: Sent message larger than max (20 vs. 16)")
     assert type(error) is RequestTooLargeError
+    assert str(error).endswith("(20 vs. 16) (request r1). Send or ask for less, or raise max_message_bytes.")
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepseek_grpc.auth import StaticToken, channel_credentials
-from deepseek_grpc.config import API_VERSION, TLS, ClientConfig, Keepalive, Retry, Timeouts, is_loopback
+from deepseek_grpc.config import API_VERSION, ClientConfig, Keepalive, Retry, Timeouts
 from deepseek_grpc.errors import ConfigurationError
+from deepseek_grpc.tls import TLS, is_loopback
 from deepseek_grpc.types import UNSET
 from deepseek_rpc.v2 import data_pb2, fine_tune_pb2, text_pb2
 

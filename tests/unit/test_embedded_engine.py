@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from deepseek_grpc.errors import ConfigurationError, UnimplementedError
+from deepseek_grpc.errors import ConfigurationError
 from deepseek_grpc.gateway.engines import TextEngine
 from deepseek_grpc.gateway.engines.embedded import MODEL_ID, EmbeddedEngine, corpus
 from deepseek_grpc.gateway.engines.embedded.generation import prepare
@@ -34,7 +34,6 @@ from deepseek_grpc.types import (
     Usage,
     assistant,
     json_object,
-    json_schema,
     system,
     user,
 )
@@ -385,11 +384,6 @@ def test_another_json_object_is_continued_too() -> None:
     begun = '{"result": "'
     text = run(replace(continued(ASK, begun), response_format=json_object)).text
     assert set(json.loads(begun + text)) == {"result"}
-
-
-def test_a_json_schema_is_not_promised() -> None:
-    with pytest.raises(UnimplementedError):
-        run(replace(ASK, response_format=json_schema("{}")))
 
 
 def test_usage_counts_the_engines_tokens() -> None:

@@ -1,20 +1,26 @@
 import pytest
 
-from deepseek_grpc.errors import ConfigurationError, NotFoundError
+from deepseek_grpc.errors import ConfigurationError, NotFoundError, ServiceUnavailableError, UnimplementedError
 from deepseek_grpc.gateway.router import Backend, Router
-from deepseek_grpc.types import GenerateRequest, Model, user
+from deepseek_grpc.types import AccountBalance, Balance, FimRequest, GenerateRequest, Model, user
 
 
 class Engine:
     """An engine as far as a router looks at it."""
 
-    def __init__(self, name, *models):
+    def __init__(self, name, *models, account=None):
         self.name = name
         self._models = models
+        self._account = account or UnimplementedError("no account")
         self.closed = False
 
     async def models(self):
         return [Model(model, backend="its own idea") for model in self._models]
+
+    async def balance(self):
+        if isinstance(self._account, Exception):
+            raise self._account
+        return self._account
 
     async def aclose(self):
         self.closed = True
@@ -71,6 +77,12 @@ def test_a_request_that_needs_no_change_is_passed_on():
     assert ROUTER.route(request)[1] is request
 
 
+def test_a_completion_is_routed_alike():
+    assert ROUTER.route(FimRequest("x", model="chat")) == (FIRST, FimRequest("x", model="large"))
+    with pytest.raises(NotFoundError):
+        ROUTER.route(FimRequest("x", model="tiny"))
+
+
 def test_a_star_takes_everything():
     router = Router([Backend(FIRST, ("*",))], {}, "x")
     assert router.route(ask("whatever"))[1].model == "whatever"
@@ -84,6 +96,38 @@ async def test_models_are_listed_with_their_aliases_and_backends_in_order():
         ("large", "second", ("chat",)),
         ("huge", "second", ()),
     ]
+
+
+FREE = AccountBalance(available=True)
+EMPTY = AccountBalance(available=False, balances=(Balance("USD", "0.00"),))
+FULL = AccountBalance(available=True, balances=(Balance("USD", "10.00"),))
+NONE = UnimplementedError("no account")
+
+
+@pytest.mark.parametrize(
+    ("accounts", "balance"),
+    [
+        ([FULL], FULL),
+        ([EMPTY, FULL], EMPTY),  # the one that is preferred, not the one that has more
+        ([FREE, NONE, FULL, EMPTY], FULL),
+        ([NONE, FREE], FREE),
+        ([FREE, NONE, AccountBalance(available=False)], FREE),
+    ],
+)
+async def test_the_balance_is_that_of_the_first_backend_that_charges_one(accounts, balance):
+    router = Router([Backend(Engine("e", account=account), ("*",)) for account in accounts], {}, "x")
+    assert await router.balance() == balance
+
+
+async def test_a_balance_that_nobody_knows():
+    with pytest.raises(UnimplementedError, match="no backend of this gateway knows a balance"):
+        await ROUTER.balance()
+
+
+async def test_a_backend_that_fails_is_not_passed_over():
+    engines = [Engine("down", account=ServiceUnavailableError("down")), Engine("up", account=FULL)]
+    with pytest.raises(ServiceUnavailableError):
+        await Router([Backend(engine, ("*",)) for engine in engines], {}, "x").balance()
 
 
 def test_a_gateway_needs_a_backend():

@@ -1,18 +1,21 @@
+import re
 import traceback
 from pathlib import Path
 
 import pytest
 
+from deepseek_grpc.auth import Secret
 from deepseek_grpc.errors import ConfigurationError
 from deepseek_grpc.gateway.settings import (
     EMBEDDED_MODEL,
     BackendSettings,
     ClientSettings,
+    JWKSSettings,
     Settings,
     TLSSettings,
     development,
-    load,
 )
+from deepseek_grpc.gateway.settings_file import load
 
 from .keys import SECRET, pair
 
@@ -83,14 +86,18 @@ def read(folder, text, **environ):
     return load(path, environ)
 
 
-def problems(folder, text, **environ):
-    """Returns what is wrong with a file, a line for each, without the file's name before it."""
+def lines(folder, text, **environ):
+    """Returns what is wrong with a file: the line, or None, and the rest of the sentence."""
     with pytest.raises(ConfigurationError) as caught:
         read(folder, text, **environ)
-    prefix = f"{folder / 'gateway.toml'}: "
-    lines = str(caught.value).splitlines()
-    assert all(line.startswith(prefix) for line in lines)
-    return [line.removeprefix(prefix) for line in lines]
+    form = re.compile(re.escape(str(folder / "gateway.toml")) + r"(?::(\d+))?: (.*)")
+    found = [form.fullmatch(line).groups() for line in caught.value.details.splitlines()]
+    return [(None if line is None else int(line), rest) for line, rest in found]
+
+
+def problems(folder, text, **environ):
+    """Returns what is wrong with a file, a line for each, without the place before it."""
+    return [rest for _, rest in lines(folder, text, **environ)]
 
 
 def test_the_example(folder):
@@ -145,15 +152,15 @@ def test_what_does_not_fit_together_is_said_with_the_rest(folder):
         """,
     )
     assert [line.partition(":")[0] for line in found] == [
+        "gateway.listen",
+        "gateway.default_model",
         "gateway.workers",
+        "aliases.chained",
+        "aliases.typo",
         "aliases.number",
         "roles.writer",
         "roles.writer",
-        "gateway.default_model",
-        "aliases.chained",
-        "aliases.typo",
         "clients",
-        "listen",
     ]
     text = "\n".join(found)
     assert "gateway.default_model: no backend serves 'large'" in text
@@ -187,15 +194,15 @@ def test_everything_that_is_wrong_is_said_at_once(folder):
     )
     assert [line.partition(":")[0] for line in found] == [
         "speed",
+        "gateway.listen",
         "gateway.workers",
         "gateway.drain_seconds",
-        "roles.writer",
         "backends[0].dialect",
         "clients[0].secret_file",
+        "clients[0].roles",
         "clients[1].id",
         "clients[1].secret_env",
-        "listen",
-        "clients",
+        "roles.writer",
     ]
     text = "\n".join(found)
     assert "known are gateway, backends" in text
@@ -234,7 +241,8 @@ def test_everything_that_is_wrong_is_said_at_once(folder):
         ('[[clients]]\nid = ""\nsecret_file = "svc-a.secret"', "clients[0].id", "empty"),
         (CLIENT, "clients[0]", "one of secret_file, secret_env, public_key_file"),
         (f'{CLIENT}secret_file = "svc-a.secret"\nsecret_env = "X"', "clients[0]", "one of"),
-        (f'{CLIENT}secret_file = "short"', "clients[0]", "5 bytes; HS256 needs at least 32"),
+        (f"{CLIENT}secret_env = 5", "clients[0].secret_env", "string"),
+        (f'{CLIENT}secret_file = "short"', "clients[0].secret_file", "5 bytes; HS256 needs at least 32"),
         (f'{CLIENT}secret_file = "empty"', "clients[0].secret_file", "empty"),
         (f'{CLIENT}secret_file = "keys"', "clients[0].secret_file", "directory"),
         (f'{CLIENT}secret_file = "a\\u0000b"', "clients[0].secret_file", "cannot read"),
@@ -244,7 +252,7 @@ def test_everything_that_is_wrong_is_said_at_once(folder):
         (f'{CLIENT}public_key_file = "keys/svc-b.pem"', "clients[0].algorithm", "RS256 or ES256 or EdDSA"),
         (f'{CLIENT}public_key_file = "keys/svc-b.pem"\nalgorithm = "EdDSA"', "clients[0].public_key_file", "EdDSA"),
         (f'{CLIENT}public_key_file = "svc-a.secret"\nalgorithm = "RS256"', "clients[0].public_key_file", "RS256"),
-        (f'{CLIENT}secret_file = "svc-a.secret"\n' * 2, "clients", "'a' is there twice"),
+        (f'{CLIENT}secret_file = "svc-a.secret"\n' * 2, "clients[1].id", "'a' is there twice"),
         ('[tls]\ncert_file = "tls/cert.pem"', "tls.key_file", "missing"),
         ('[tls]\ncert_file = "tls/none.pem"\nkey_file = "tls/key.pem"', "tls.cert_file", "No such file"),
         ('[tls]\ncert_file = 1\nkey_file = "tls/key.pem"', "tls.cert_file", "string"),
@@ -256,6 +264,155 @@ def test_each_problem_has_its_key(folder, text, key, says):
     [line] = problems(folder, text if "[[clients]]" in text else f"{text}\n{GOOD_CLIENT}")
     assert line.startswith(f"{key}: ")
     assert says in line
+
+
+def test_each_problem_has_its_line(folder):
+    found = lines(
+        folder,
+        """# a gateway
+[gateway]
+listn = "127.0.0.1:0"
+"drain_seconds" = 0
+
+[roles]
+writer = [
+    "text.generate",
+    "text.generat",
+]
+
+[[clients]]
+id = "a"
+secret_file = "svc-a.secret"
+rolls = ["writer"]
+roles = ["reader"]
+
+[[clients]]
+id = "a"
+secret_env = "X"
+
+[[clients]]
+tenant = "t"
+secret_file = "svc-a.secret"
+""",
+        X="short",
+    )
+    assert [(line, what.partition(":")[0]) for line, what in found] == [
+        (3, "gateway.listn"),
+        (4, "gateway.drain_seconds"),
+        (7, "roles.writer"),
+        (15, "clients[0].rolls"),
+        (16, "clients[0].roles"),
+        (19, "clients[1].id"),
+        (20, "clients[1].secret_env"),
+        (22, "clients[2].id"),
+    ]
+    text = dict(found)
+    assert "did you mean listen?" in text[3]
+    assert "did you mean text.generate?" in text[7]
+    assert "did you mean roles?" in text[15]
+
+
+def test_a_syntax_error_has_its_line(folder):
+    path = folder / "gateway.toml"
+    path.write_text("[gateway]\nlisten = \n")
+    with pytest.raises(ConfigurationError, match=r"is no TOML: .*line 2"):
+        load(path)
+
+
+def test_a_table_that_is_nested_too_deep(folder):
+    path = folder / "gateway.toml"
+    path.write_text(f"x = {'[' * 20000}")
+    with pytest.raises(ConfigurationError, match="is no TOML"):
+        load(path)
+
+
+def test_a_number_that_cannot_be_written(folder):
+    [line] = problems(folder, f"[gateway]\ndrain_seconds = 0x{'f' * 5000}\n{GOOD_CLIENT}")
+    assert line == "gateway.drain_seconds: is a huge number; give a positive number"
+
+
+# Clients of an issuer
+
+JWKS = f"""{CLIENT}jwks_url = "https://idp.example/keys"
+issuer = "https://idp.example/"
+algorithms = ["RS256", "EdDSA"]
+"""
+
+
+def test_a_client_of_an_issuer(folder):
+    [client] = read(folder, f'{JWKS}roles = ["r"]\n[roles]\nr = ["*"]').clients
+    jwks = JWKSSettings("https://idp.example/keys", "https://idp.example/", ("RS256", "EdDSA"))
+    assert client == ClientSettings("a", roles=("r",), jwks=jwks)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080/k", "http://[::1]/k", "http://localhost/k", "HTTPS://x/k"])
+def test_plain_http_is_for_this_machine(folder, url):
+    assert read(folder, JWKS.replace("https://idp.example/keys", url)).clients[0].jwks.url == url
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "says"),
+    [
+        ("https://idp.example/keys", "http://idp.example/keys", "jwks_url", "isn't https"),
+        ("https://idp.example/keys", "ftp://idp.example/keys", "jwks_url", "no address of a key set"),
+        ("https://idp.example/keys", "file:///etc/passwd", "jwks_url", "no address of a key set"),
+        ("https://idp.example/keys", "idp.example", "jwks_url", "no address of a key set"),
+        ("https://idp.example/keys", "https://me:secret@idp.example/", "jwks_url", "no address of a key set"),
+        ("https://idp.example/keys", "https://[", "jwks_url", "no address of a key set"),
+        ("https://idp.example/keys", "https://x:99999/", "jwks_url", "no address of a key set"),
+        ("https://idp.example/keys", "https://x/\\ny", "jwks_url", "no address of a key set"),
+        ('issuer = "https://idp.example/"', "", "issuer", "missing"),
+        ('issuer = "https://idp.example/"', "issuer = 1", "issuer", "string"),
+        ('algorithms = ["RS256", "EdDSA"]', "", "algorithms", "pin one or more of RS256, ES256, EdDSA"),
+        ('["RS256", "EdDSA"]', "[]", "algorithms", "pin one or more"),
+        ('["RS256", "EdDSA"]', '["HS256"]', "algorithms", "pin one or more"),
+        ('["RS256", "EdDSA"]', '["RS256", "none"]', "algorithms", "pin one or more"),
+        ('["RS256", "EdDSA"]', '"RS256"', "algorithms", "list"),
+        ("algorithms =", 'algorithm = "RS256"\nalgorithms =', "algorithm", "doesn't go with jwks_url"),
+    ],
+)
+def test_what_is_wrong_with_an_issuer(folder, old, new, key, says):
+    assert old in JWKS
+    [line] = problems(folder, JWKS.replace(old, new))
+    assert line.startswith(f"clients[0].{key}: ")
+    assert says in line
+    assert "secret" not in line
+
+
+def test_clients_of_one_issuer_agree(folder):
+    other = JWKS.replace('id = "a"', 'id = "b"')
+    assert len(read(folder, JWKS + other).clients) == 2
+    [line] = problems(folder, JWKS + other.replace("/keys", "/other"))
+    assert line == "clients[1].jwks_url: 'https://idp.example/' has another key set, or other algorithms"
+
+
+def test_no_client_is_called_like_an_issuer(folder):
+    own = GOOD_CLIENT.replace('"a"', '"https://idp.example/"')
+    [line] = problems(folder, own + JWKS)
+    assert line.startswith("clients[0].id: 'https://idp.example/' is also the issuer")
+
+
+def test_a_key_of_its_own_goes_without_an_issuer(folder):
+    [line] = problems(folder, f'{GOOD_CLIENT}issuer = "https://idp.example/"')
+    assert line == "clients[0].issuer: doesn't go with secret_file"
+
+
+def test_settings_of_a_program_are_checked_too():
+    short, again = ClientSettings("a", Secret("short"), roles=("r",)), ClientSettings("a", Secret(SECRET))
+    with pytest.raises(ConfigurationError) as caught:
+        Settings(clients=(short, again, ClientSettings("b")))
+    assert [line.partition(":")[0] for line in caught.value.details.splitlines()] == [
+        "clients[0].roles",
+        "clients[0].key",
+        "clients[1].id",
+        "clients[2].key",
+    ]
+    assert "short" not in caught.value.details
+
+
+def test_a_key_is_a_secret_however_it_is_given():
+    assert ClientSettings("a", SECRET.encode()) == ClientSettings("a", Secret(SECRET)) == ClientSettings("a", SECRET)
+    assert SECRET not in repr(ClientSettings("a", SECRET.encode()))
 
 
 def test_no_secret_shows_in_an_error(folder):
@@ -330,7 +487,7 @@ def test_a_credential_from_the_environment_is_never_printed():
     environ = {"DEEPSEEK_GRPC_CLIENT_ID": "me", "DEEPSEEK_GRPC_CLIENT_SECRET": SECRET}
     settings, made = development(environ)
     assert not made
-    assert (settings.clients[0].id, settings.clients[0].key) == ("me", SECRET.encode())
+    assert (settings.clients[0].id, settings.clients[0].key.reveal()) == ("me", SECRET.encode())
     assert SECRET not in repr(settings)
 
 

@@ -13,9 +13,10 @@ import pytest
 from deepseek_grpc import Client
 from deepseek_grpc._call import call_options
 from deepseek_grpc._codec.status import DETAILS_KEY, encode_status
-from deepseek_grpc._transport import sync
-from deepseek_grpc._transport.sync import Link, _Timers
+from deepseek_grpc._transport import sync_stream
+from deepseek_grpc._transport.sync import Link
 from deepseek_grpc._transport.sync_session import open_session
+from deepseek_grpc._transport.timers import Timers
 from deepseek_grpc.auth import StaticToken
 from deepseek_grpc.config import ClientConfig, Timeouts
 from deepseek_grpc.errors import (
@@ -340,7 +341,7 @@ def test_a_client_that_may_send_more_sends_more(channel, threads):
 
 @pytest.fixture
 def timers():
-    timers = _Timers()
+    timers = Timers()
     done = threading.Event()
     timers.at(0, done.set)
     assert done.wait(30)
@@ -348,8 +349,8 @@ def timers():
 
 
 def test_a_stream_that_is_over_leaves_no_timer(channel, link, monkeypatch):
-    timers = _Timers()
-    monkeypatch.setattr(sync, "_timers", timers)
+    timers = Timers()
+    monkeypatch.setattr(sync_stream, "timers", timers)
     for _ in range(200):
         stream = listen(link, Timeouts(first_token=600))
         rpc = channel.test.take_unary_stream(STREAM)[2]
@@ -382,18 +383,18 @@ def test_a_timer_that_fails_leaves_the_others(timers, caplog):
 
 FORK = """
 import os, threading
-from deepseek_grpc._transport.sync import _timers
+from deepseek_grpc._transport.timers import timers
 
 def works():
     done = threading.Event()
-    _timers.at(0, done.set)
+    timers.at(0, done.set)
     return done.wait(20)
 
 assert works()
 held, release = threading.Event(), threading.Event()
 
 def hold():
-    with _timers._condition:
+    with timers._condition:
         held.set()
         release.wait()
 

@@ -97,7 +97,7 @@ class SessionRunner:
                         case CancelledTurn():
                             self._stop(wanted.turn_id, CancelledByPeerError("the turn was cancelled"))
                         case RenewedToken():
-                            self._call.renew(wanted.token)
+                            await self._call.renew(wanted.token)
                 self._wake()
         except Exception as error:  # noqa: BLE001 - the handler raises it, and the guard makes a status of it
             self._failure = translate(error, self._call.request_id)

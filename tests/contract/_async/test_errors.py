@@ -85,7 +85,10 @@ TABLE = [
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize(("status", "reason", "cls", "retryable"), TABLE)
 async def test_the_status_table(fake_server, call, status, reason, cls, retryable):
-    fake_server.text.script(Fail(status, "what went wrong", reason))
+    # A refused token is renewed, once, and the call made again; a session's turns have the session's token.
+    attempts = 2 if status == "UNAUTHENTICATED" and call in (generate, stream) else 1
+    for _ in range(attempts):
+        fake_server.text.script(Fail(status, "what went wrong", reason))
     async with fake_server.async_client(config=ONCE) as client:
         with pytest.raises(errors.DeepSeekError) as caught:
             await call(client, request_id="req-1")
@@ -95,10 +98,11 @@ async def test_the_status_table(fake_server, call, status, reason, cls, retryabl
     assert error.reason == reason
     assert error.retryable is retryable
     assert error.request_id == "req-1"
-    assert error.attempts == 1
+    assert error.attempts == attempts
     assert error.details == "what went wrong"
-    assert str(error) == "what went wrong (request req-1)"
-    assert len(fake_server.text.requests) == 1
+    tries = ", 2 attempts" if attempts == 2 else ", 1 attempt" if retryable else ""
+    assert str(error) == f"what went wrong (request req-1{tries}). {cls.advice}"
+    assert len(fake_server.text.requests) == attempts
     copy = pickle.loads(pickle.dumps(error))
     assert (type(copy), copy.__dict__) == (cls, error.__dict__)
 
@@ -106,7 +110,8 @@ async def test_the_status_table(fake_server, call, status, reason, cls, retryabl
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("status", [status.name for status in grpc.StatusCode if status is not grpc.StatusCode.OK])
 async def test_no_status_escapes_untyped(fake_server, call, status):
-    fake_server.text.script(Fail(status))
+    for _ in range(2):  # the second for the one renewal of a refused token
+        fake_server.text.script(Fail(status))
     async with fake_server.async_client(config=ONCE) as client:
         with pytest.raises(errors.DeepSeekError) as caught:
             await call(client)
@@ -117,7 +122,8 @@ async def test_no_status_escapes_untyped(fake_server, call, status):
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("status", [status.name for status in grpc.StatusCode if status is not grpc.StatusCode.OK])
 async def test_no_status_escapes_untyped_in_mid_stream(fake_server, call, status):
-    fake_server.text.script("some ", "text", Fail(status))
+    for _ in range(2):
+        fake_server.text.script("some ", "text", Fail(status))
     async with fake_server.async_client(config=ONCE) as client:
         with pytest.raises(errors.DeepSeekError):
             await call(client)
@@ -143,6 +149,16 @@ async def test_retries_end(fake_server, client):
     assert len(fake_server.text.requests) == 4
 
 
+async def test_the_text_of_an_error_says_how_often_it_was_tried(fake_server, client):
+    for _ in range(4):
+        fake_server.text.script(Fail("UNAVAILABLE", "the engine is down"))
+    with pytest.raises(errors.ServiceUnavailableError) as caught:
+        await client.text.generate("Hi", request_id="req-1")
+    assert str(caught.value) == (
+        f"the engine is down (request req-1, 4 attempts). {errors.ServiceUnavailableError.advice}"
+    )
+
+
 async def test_a_rate_limit_is_retried_after_its_pushback(fake_server):
     fake_server.text.script(Fail("RESOURCE_EXHAUSTED", retry_after=0.05))
     config = ClientConfig(retry=Retry(initial_backoff=600, max_backoff=600))
@@ -156,6 +172,7 @@ async def test_a_pushback_beyond_the_deadline_is_an_error_at_once(fake_server, c
     with pytest.raises(errors.RateLimitError) as caught:
         await client.text.generate("Hi", timeout=30)
     assert caught.value.retry_after == 90.5
+    assert str(caught.value).endswith(", 1 attempt). Try again in 90.5 s.")
     assert len(fake_server.text.requests) == 1
 
 
@@ -302,7 +319,38 @@ async def test_nobody_listens(dead_target, call):
 async def test_a_target_that_does_not_resolve(call):
     target = "dns:///nobody.invalid:443"
     async with AsyncClient(target, config=ONCE) as client:
-        with pytest.raises(errors.ConnectError, match=target):
+        with pytest.raises(errors.ConnectError, match=target) as caught:
+            await call(client)
+    assert "doesn't resolve" in caught.value.details
+
+
+async def test_a_target_that_is_none():
+    async with AsyncClient("ipv4:nonsense", config=ONCE) as client:
+        with pytest.raises(errors.ConnectError, match=r"'ipv4:nonsense' is none .*; give for example") as caught:
+            await client.text.generate("Hi")
+    assert not caught.value.retryable
+
+
+async def test_a_gateway_that_does_not_serve(fake_server):
+    deadline = time.monotonic() + 20
+    failure = None
+    async with fake_server.async_client(config=ONCE) as client:
+        await client.text.generate("Hi")
+        fake_server.set_serving(False)
+        while failure is None and time.monotonic() < deadline:  # until its health has arrived
+            try:
+                await client.text.generate("Hi")
+            except errors.ServiceUnavailableError as error:
+                failure = error
+    assert type(failure) is errors.ServiceUnavailableError
+    assert failure.details == f"{fake_server.target!r} can be reached, but says that it isn't serving"
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_model_that_is_not_served(fake_server, call):
+    fake_server.text.script(Fail("NOT_FOUND", "no such model"))
+    async with fake_server.async_client(config=ONCE) as client:
+        with pytest.raises(errors.NotFoundError, match=r"no such model \(request .*\)\. .*client\.text\.models\(\)"):
             await call(client)
 
 

@@ -1,4 +1,4 @@
-"""Arguments for a tool: a JSON value that satisfies a schema, in the words of the prompt where it has any."""
+"""A JSON value that satisfies a schema, in the words of the prompt where it has any: a tool's arguments, an answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from deepseek_grpc.gateway.engines.embedded.sampling import Draws
 from deepseek_grpc.gateway.engines.embedded.schema import Schema, bound
 
-__all__ = ["arguments"]
+__all__ = ["arguments", "instance"]
 
 _MAX_VALUES = 400  # tried in all; what is left then stays empty
 _OPTIONAL_DEPTH = 3  # below it only what is required
@@ -23,6 +23,7 @@ _PLAIN_WORDS = ("example", "value", "text")
 _FORMATS = {
     "date": "2025-01-31",
     "date-time": "2025-01-31T12:00:00Z",
+    "duration": "PT1H",
     "email": "someone@example.com",
     "time": "12:00:00Z",
     "uri": "https://example.com/",
@@ -32,10 +33,20 @@ _FORMATS = {
 
 def arguments(document: dict[str, Any], words: Sequence[str], draws: Draws) -> Generator[None, None, str]:
     """Makes a JSON object, as text; pauses at every yield. It satisfies the schema where the schema is understood."""
+    text = yield from _text(document, {"allOf": [document], "type": "object"}, words, draws)
+    return text if text.startswith("{") else "{}"
+
+
+def instance(document: dict[str, Any], words: Sequence[str], draws: Draws) -> Generator[None, None, str]:
+    """Makes a JSON value of any type, as text, as `arguments` does an object."""
+    return (yield from _text(document, document, words, draws))
+
+
+def _text(document: dict[str, Any], part: Any, words: Sequence[str], draws: Draws) -> Generator[None, None, str]:
     maker = _Maker(Schema(document), words or _PLAIN_WORDS, draws)
     try:
-        found = yield from maker.value({"allOf": [document], "type": "object"}, 0)
-        text = json.dumps(found if isinstance(found, dict) else {}, ensure_ascii=False, allow_nan=False)
+        found = yield from maker.value(part, 0)
+        text = json.dumps(found, ensure_ascii=False, allow_nan=False)
         text.encode()
     except UnicodeEncodeError:
         return json.dumps(found)
@@ -122,9 +133,10 @@ class _Maker:
         if high is not None:
             wanted = max(0, min(wanted, math.floor(high)))
         found: list[Any] = []
-        for _ in range(min(wanted, _MAX_ITEMS)):
-            made = yield from self.value(flat.get("items", {}), depth + 1)
-            if len(found) >= least and not self._schema.allows(made, flat.get("items", {})):
+        while len(found) < min(wanted, _MAX_ITEMS):
+            part = self._schema.member(flat, len(found))
+            made = yield from self.value(part, depth + 1)
+            if len(found) >= least and not self._schema.allows(made, part):
                 break
             found.append(made)
         return found

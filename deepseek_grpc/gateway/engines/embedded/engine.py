@@ -6,21 +6,32 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from typing import Final
 
-from deepseek_grpc.errors import ConfigurationError, UnimplementedError
+from deepseek_grpc.errors import ConfigurationError
 from deepseek_grpc.gateway.engines.embedded import corpus
+from deepseek_grpc.gateway.engines.embedded.fim import fill
 from deepseek_grpc.gateway.engines.embedded.generation import prepare
 from deepseek_grpc.gateway.engines.embedded.model import Model as NgramModel
-from deepseek_grpc.gateway.engines.embedded.turn import Turn, collect, take_turn
-from deepseek_grpc.types import Completion, Event, GenerateRequest, Model, Started, user
+from deepseek_grpc.gateway.engines.embedded.reasoning import Speech
+from deepseek_grpc.gateway.engines.embedded.turn import collect, take_turn
+from deepseek_grpc.types import (
+    AccountBalance,
+    Completion,
+    Event,
+    FimRequest,
+    GenerateRequest,
+    Model,
+    Started,
+    user,
+)
 
 __all__ = ["MODEL_ID", "EmbeddedEngine"]
 
 MODEL_ID: Final = "embedded-ngram"
 
-_FORMAT_VERSION = 1  # raised whenever the same seed and corpus no longer give the same text
+_FORMAT_VERSION = 2  # raised whenever the same seed and corpus no longer give the same text
 _FALLBACK_QUESTION = "What is embedded-ngram?"
 _WARM_QUESTIONS = (_FALLBACK_QUESTION, "Hello", "Say hi", "What can you do?", "What is a deadline in gRPC?")
 _SLICE_SECONDS = 0.0003  # of work before the event loop has its turn; a millisecond is the most it may take
@@ -71,19 +82,36 @@ class EmbeddedEngine:
             events += batch
         return collect(events, request.request_id)
 
-    async def stream(self, request: GenerateRequest) -> AsyncGenerator[Sequence[Event], None]:
+    def stream(self, request: GenerateRequest) -> AsyncGenerator[Sequence[Event], None]:
         """Yields batches of events, one delta a token, with a turn of the event loop before each batch.
 
         With `thinking` it reasons shortly before the same answer. With tools it calls one that it has to call or that
-        the user names, with arguments that satisfy the schema as far as it understands it.
+        the user names, with arguments that satisfy the schema as far as it understands it. So does an answer in JSON by
+        a schema, whose words are the user's; the model's own have no place in it.
 
-        Raises UnimplementedError for a JSON Schema, which this model cannot promise to satisfy.
+        Raises UnimplementedError for the beginning of such JSON that isn't its own.
         """
-        if request.response_format is not None and request.response_format.type == "json_schema":
-            raise UnimplementedError("embedded-ngram cannot enforce a JSON Schema; ask for json_object")
-        seed = int.from_bytes(os.urandom(8), "big") if request.seed is None else request.seed
+        return self._say(take_turn(self._model, request, _seed(request)))
+
+    async def complete(self, request: FimRequest) -> Completion:
+        """Returns the whole text: the events of `stream_complete`, put together."""
+        events: list[Event] = []
+        async for batch in self.stream_complete(request):
+            events += batch
+        return collect(events, request.request_id)
+
+    def stream_complete(self, request: FimRequest) -> AsyncGenerator[Sequence[Event], None]:
+        """Yields batches as `stream` does; the text is made before its first token leaves, to end before the suffix."""
+        return self._say(fill(self._model, request, _seed(request)))
+
+    async def balance(self) -> AccountBalance:
+        """Returns no balances: nothing is charged."""
+        return AccountBalance(available=True)
+
+    async def _say(self, steps: Generator[None, None, Speech]) -> AsyncGenerator[Sequence[Event], None]:
+        """Takes the steps that lead to a speech and yields the batches of it."""
         batch: list[Event] = [Started(f"embedded-{uuid.uuid4().hex}", int(time.time()), MODEL_ID, self._fingerprint)]
-        turn = await self._prepare(request, seed)
+        turn = await _prepare(steps)
         if self._pace is not None:
             yield batch
             batch = []
@@ -118,17 +146,21 @@ class EmbeddedEngine:
             while not generation.advance(64, []):
                 pass
 
-    async def _prepare(self, request: GenerateRequest, seed: int) -> Turn:
-        """Reads a request in slices."""
-        steps = take_turn(self._model, request, seed)
-        await asyncio.sleep(0)
-        until = time.perf_counter() + _SLICE_SECONDS
-        while True:
-            try:
-                next(steps)
-            except StopIteration as stop:
-                turn: Turn = stop.value
-                return turn
-            if time.perf_counter() >= until:
-                await asyncio.sleep(0)
-                until = time.perf_counter() + _SLICE_SECONDS
+
+def _seed(request: GenerateRequest | FimRequest) -> int:
+    return int.from_bytes(os.urandom(8), "big") if request.seed is None else request.seed
+
+
+async def _prepare(steps: Generator[None, None, Speech]) -> Speech:
+    """Takes steps in slices; returns what they lead to."""
+    await asyncio.sleep(0)
+    until = time.perf_counter() + _SLICE_SECONDS
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            speech: Speech = stop.value
+            return speech
+        if time.perf_counter() >= until:
+            await asyncio.sleep(0)
+            until = time.perf_counter() + _SLICE_SECONDS

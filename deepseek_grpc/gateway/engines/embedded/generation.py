@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Generator, Sequence
 
 from deepseek_grpc.gateway.engines.embedded.model import EARLY, END, LATE, MIDDLE, START, UNKNOWN, Model
@@ -67,7 +67,7 @@ class Generation:
         self._completion_tokens = 0
         self._reasoning_tokens: int | None = None
         self._stops = StopFilter(request.stop, prompt.before) if any(request.stop) else None
-        self._frame, self._closing, self._over = prompt.frame, prompt.closing, prompt.over
+        self._frame, self._closing, self._over = deque(prompt.frame), prompt.closing, prompt.over
 
         self._first = self._second = self._third = START
         self._position = 0
@@ -97,7 +97,7 @@ class Generation:
         if self._frame:
             if self._completion_tokens == self._limit:
                 return self._finish("length", events)
-            frame, self._frame = self._frame, ""
+            frame = self._frame.popleft()
             return self._emit(frame, (TokenLogprob(frame, 0.0, frame.encode()),) if self._logprobs else (), events)
         if self._over:
             return self._finish("stop", events)
@@ -107,7 +107,9 @@ class Generation:
         index = found.draw(self._draws.number(self._position))
         token = found.tokens[index]
         if token == END:
-            self._frame, self._over = self._closing, True
+            if self._closing:
+                self._frame.append(self._closing)
+            self._over = True
             return False
         text = self._text(token)
         logprobs = self._describe(found, index) if self._logprobs else ()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from deepseek_grpc.gateway.engines.embedded.model import UNKNOWN, Focus, Model
@@ -32,8 +32,8 @@ class Prompt:
     """A request as the model sees it.
 
     `answered` has the tokens of the answer's beginning, without the frame of a JSON object; its last token, whose text
-    is `partial`, may be cut short and is not among them. `frame` is to be written first, and `closing` behind the
-    answer's own text, which is over already if `over`. `before` is the beginning as it was given.
+    is `partial`, may be cut short and is not among them. `frame` is to be written first, piece by piece, and `closing`
+    behind the answer's own text, which is over already if `over`. `before` is the beginning as it was given.
     """
 
     focus: Focus
@@ -41,7 +41,7 @@ class Prompt:
     answered: list[int]
     partial: str
     before: str
-    frame: str
+    frame: Sequence[str]
     closing: str
     over: bool
 
@@ -78,9 +78,12 @@ def analyze(model: Model, request: GenerateRequest) -> Generator[None, None, Pro
     yield
 
     before = _text(prefix) if prefix else ""
-    body, frame, closing, over = before, "", "", False
-    if request.response_format is not None and request.response_format.type == "json_object":
-        body, frame, closing, over = _unframe(before)
+    body, head, closing, over = before, "", "", False
+    form = request.response_format.type if request.response_format is not None else "text"
+    if form == "json_object":
+        body, head, closing, over = _unframe(before)
+    elif form == "json_schema":  # None of it is the model's own text.
+        body, over = "", True
     answered: list[int] = []
     partial = ""
     if body:
@@ -90,7 +93,7 @@ def analyze(model: Model, request: GenerateRequest) -> Generator[None, None, Pro
             partial = chunk[-1]
             yield
         answered.pop()
-    return Prompt(focus, tokens, answered, partial, before, frame, closing, over)
+    return Prompt(focus, tokens, answered, partial, before, (head,) if head else (), closing, over)
 
 
 def beginning(request: GenerateRequest) -> Message | None:

@@ -11,17 +11,21 @@ from deepseek_grpc.gateway.engines.embedded.prompt import Prompt
 from deepseek_grpc.gateway.engines.embedded.tokens import split
 from deepseek_grpc.types import Event, GenerateRequest, ReasoningDelta, TextDelta, TokenLogprob
 
-__all__ = ["Reasoning", "Turn"]
+__all__ = ["Reasoning", "Speech", "Turn"]
 
 _SENTENCE_TOKENS = 22  # of the model's own sentence, at most, before its full stop
 _NAMED_WORDS = 2  # of the prompt
 
 
-class Turn(Protocol):
-    """What a model says in answer to a request, token by token."""
+class Speech(Protocol):
+    """What a model says, token by token."""
 
     def advance(self, tokens: int, events: list[Event]) -> bool:
         """Generates up to so many tokens, adds their events, and tells whether all is said."""
+
+
+class Turn(Speech, Protocol):
+    """What a model says in answer to a conversation, which reasoning may precede."""
 
     def reasoned(self, tokens: int) -> None:
         """Counts the tokens of the reasoning before it, which share its limit; called before `advance`."""
@@ -41,7 +45,7 @@ class Reasoning:
         self._limit = request.max_tokens
         self._count = 0
         self._opening = split(_opening(words))
-        alone = replace(prompt, answered=[], partial="", before="", frame="", closing="", over=False)
+        alone = replace(prompt, answered=[], partial="", before="", frame=(), closing="", over=False)
         plain = replace(request, max_tokens=None, stop=(), response_format=None)
         self._sentence = Generation(model, plain, alone, seed, aside="reasoning", sentence=_SENTENCE_TOKENS)
         self._over = False

@@ -96,6 +96,11 @@ class Schema:
                 return [name]
         return ["string"]
 
+    def member(self, flat: Mapping[str, Any], index: int) -> Any:
+        """Returns the part of the document that the member of a list at this place has to satisfy."""
+        first = flat.get("prefixItems")
+        return first[index] if isinstance(first, list) and index < len(first) else flat.get("items", {})
+
     def allows(self, value: Any, part: Any) -> bool:
         """Tells whether a value satisfies a part of the document."""
         return self._allows(value, part, [_MAX_STEPS])
@@ -156,8 +161,9 @@ class Schema:
         if isinstance(value, dict):
             return self._allows_object(value, flat, steps)
         if isinstance(value, list):
-            inner = flat.get("items", {})
-            return _sized(len(value), flat, "Items") and all(self._allows(one, inner, steps) for one in value)
+            return _sized(len(value), flat, "Items") and all(
+                self._allows(one, self.member(flat, index), steps) for index, one in enumerate(value)
+            )
         if isinstance(value, str):
             return _sized(len(value), flat, "Length")
         return isinstance(value, bool | None) or _counted(value, flat)

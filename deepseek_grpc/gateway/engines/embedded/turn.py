@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 
+from deepseek_grpc.errors import InvalidRequestError, UnimplementedError
+from deepseek_grpc.gateway.engines.embedded.arguments import instance
 from deepseek_grpc.gateway.engines.embedded.generation import start
 from deepseek_grpc.gateway.engines.embedded.model import Model
 from deepseek_grpc.gateway.engines.embedded.prompt import analyze, asked_words, beginning
 from deepseek_grpc.gateway.engines.embedded.reasoning import Reasoning, Turn
+from deepseek_grpc.gateway.engines.embedded.sampling import Draws
+from deepseek_grpc.gateway.engines.embedded.schema import parse
+from deepseek_grpc.gateway.engines.embedded.tokens import chunks
 from deepseek_grpc.gateway.engines.embedded.tools import call, choose
 from deepseek_grpc.types import (
     Completion,
@@ -27,9 +32,13 @@ __all__ = ["Turn", "collect", "take_turn"]
 
 def take_turn(model: Model, request: GenerateRequest, seed: int) -> Generator[None, None, Turn]:
     """Reads a request; pauses at every yield; returns what generates the reasoning, the call or the answer."""
+    if request.thinking:
+        _check_thinking(request)
     prompt = yield from analyze(model, request)
     words: list[str] = []
-    if request.thinking or request.tools:
+    form = request.response_format
+    schema = form.schema if form is not None and form.type == "json_schema" else None
+    if request.thinking or request.tools or schema is not None:
         words = asked_words(request)
         yield
     turn: Turn
@@ -37,6 +46,8 @@ def take_turn(model: Model, request: GenerateRequest, seed: int) -> Generator[No
     if tool is not None:
         turn = yield from call(request, tool, words, seed, prompt.tokens)
     else:
+        if schema is not None:
+            prompt.frame = yield from _written(request, schema, words, seed, prompt.before)
         turn = yield from start(model, request, prompt, seed)
     if not request.thinking:
         return turn
@@ -44,6 +55,42 @@ def take_turn(model: Model, request: GenerateRequest, seed: int) -> Generator[No
         turn.reasoned(0)
         return turn
     return Reasoning(model, request, prompt, words, seed, turn)
+
+
+def _check_thinking(request: GenerateRequest) -> None:
+    """Refuses what DeepSeek's thinking models refuse, so that a client learns of it offline."""
+    choice = request.tool_choice
+    if choice is not None and (choice.function or choice.mode == "required"):
+        raise _invalid(
+            "tool_choice", "makes a tool be called, which thinking excludes; give auto, or leave thinking out"
+        )
+    for index, message in enumerate(request.messages):
+        if message.tool_calls and message.reasoning_content is None:
+            raise _invalid(
+                f"messages[{index}].reasoning_content",
+                "is missing; with thinking, a message that calls tools goes back with the reasoning that it came with",
+            )
+
+
+def _invalid(field: str, problem: str) -> InvalidRequestError:
+    return InvalidRequestError(f"{field} {problem}", metadata={"field": field})
+
+
+def _written(
+    request: GenerateRequest, schema: str, words: Sequence[str], seed: int, before: str
+) -> Generator[None, None, list[str]]:
+    """Makes the JSON that a schema asks for, in tokens; what comes `before` is its beginning already."""
+    document = parse(schema)
+    yield
+    greedy = request.temperature == 0  # Then chance has no say.
+    text = yield from instance(document, words, Draws(0 if greedy else seed, "instance"))
+    if not text.startswith(before):
+        raise UnimplementedError("embedded-ngram can't continue JSON that it didn't begin itself, with the same seed")
+    pieces: list[str] = []
+    for chunk in chunks(text[len(before) :]):
+        pieces += chunk
+        yield
+    return pieces
 
 
 def collect(events: Sequence[Event], request_id: str) -> Completion:

@@ -1,0 +1,114 @@
+"""What the links of both worlds share: tokens, observers, certificates that change."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import grpc
+
+from deepseek_grpc._call import CallOptions
+from deepseek_grpc._codec.observe import Observation
+from deepseek_grpc.auth import TokenSource, call_credentials, channel_credentials, current_token
+from deepseek_grpc.config import ClientConfig
+from deepseek_grpc.errors import ConfigurationError, DeadlineExceededError, DeepSeekError
+from deepseek_grpc.tls import TLS
+
+__all__ = ["LinkBase", "left", "no_place"]
+
+_log = logging.getLogger("deepseek_grpc")
+
+_LOOK_SECONDS = 1.0
+"""How often, at most, the certificates' files are looked at."""
+
+
+class LinkBase:
+    """The target, the configuration and the credential of a link."""
+
+    def __init__(self, target: str, config: ClientConfig, source: TokenSource | None) -> None:
+        self.target = target
+        self.config = config
+        self.source = source
+        self._cached = getattr(source, "cached", None)
+        self._invalidate = getattr(source, "invalidate", None)
+        self._names: dict[Any, str] = {}
+        self._credentials = channel_credentials(target, config, source)
+        self._tls = config.tls if isinstance(config.tls, TLS) else None
+        self._stamp = None if self._tls is None else self._tls.stamp()
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+
+    def token(self) -> str | None:
+        """Returns the token that is good now, or None: without credentials, or where the source would have to wait.
+
+        Raises:
+            AuthenticationError: There is no token to be had.
+        """
+        if self._cached is not None:
+            return self._cached()  # type: ignore[no-any-return]
+        return None if self.source is None else current_token(self.source)
+
+    def sent(self, call: CallOptions, token: str | None) -> tuple[tuple[str, str], ...]:
+        """Returns the metadata that a call sends."""
+        if token is not None and self.config.token_delivery == "metadata":
+            return (*call.metadata, ("authorization", f"Bearer {token}"))
+        return call.metadata
+
+    def own_credentials(self, token: str | None) -> grpc.CallCredentials | None:
+        """Returns a call's own credentials, where it would go out without: gRPC waits for the source in a thread."""
+        if token is None and self.source is not None and self.config.token_delivery == "metadata":
+            return call_credentials(self.source)
+        return None
+
+    def renews(self, error: DeepSeekError, token: str | None) -> bool:
+        """Has the source forget a token that the gateway has refused; returns whether there may be a better one."""
+        if error.code is not grpc.StatusCode.UNAUTHENTICATED or not error.attempts or self._invalidate is None:
+            return False
+        if token is None and self._cached is not None:
+            token = self._cached()  # fetched in the meantime, by gRPC's thread
+        if token is None:
+            return False
+        self._invalidate(token)
+        return True
+
+    def observe(self, method: Any, request: Any, call: CallOptions) -> Observation | None:
+        """Begins the record of a call, if anybody observes."""
+        if not self.config.observers:
+            return None
+        return Observation(self.config.observers, self._names[method], self.target, request, call)
+
+    def name(self, stub: Any) -> Any:
+        """Takes note of the names of a stub's methods, and returns it."""
+        service = type(stub).__name__.removesuffix("Stub")
+        self._names.update({method: f"{service}/{name}" for name, method in vars(stub).items()})
+        return stub
+
+    def has_new_certificates(self) -> bool:
+        """Says whether the certificates' files have changed to good ones, and makes credentials of them."""
+        if self._tls is None or time.monotonic() < self._look_at:
+            return False
+        self._look_at = time.monotonic() + _LOOK_SECONDS
+        stamp = self._tls.stamp()
+        if stamp == self._stamp:
+            return False
+        self._stamp = stamp
+        try:
+            self._credentials = channel_credentials(self.target, self.config, self.source)
+        except ConfigurationError as error:
+            _log.warning("the changed certificates aren't used, the old ones stay: %s", error.details)
+            return False
+        return True
+
+
+def left(call: CallOptions, began: float, now: float) -> float | None:
+    """Returns the seconds that are left of a call's total time."""
+    return None if call.total is None else max(0.0, call.total - (now - began))
+
+
+def no_place(config: ClientConfig, call: CallOptions) -> DeadlineExceededError:
+    """Makes the error of a call that waited for its turn until its time was over."""
+    return DeadlineExceededError(
+        f"no turn within {call.total:g} s (Timeouts.total): the client's {config.max_concurrency} places were taken "
+        "(max_concurrency)",
+        request_id=call.request_id,
+    )

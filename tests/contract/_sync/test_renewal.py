@@ -1,0 +1,153 @@
+# Mirrored by scripts/unasync.py from tests/contract/_async/test_renewal.py: edit that and run `make sync`.
+"""A refused token is renewed once, and the call made again."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from deepseek_grpc import ClientConfig
+from deepseek_grpc.errors import AuthenticationError
+from tests.contract.concurrency import gather_threads
+
+HELLO = "Hello from the fake server."
+
+
+class Source:
+    """Gives a stale token until it is told that it was refused."""
+
+    def __init__(self, good, renewable=True):
+        self.good = good
+        self.current = "stale"
+        self.refused = []
+        if renewable:
+            self.invalidate = self._invalidate
+
+    def token(self):
+        return self.current
+
+    def _invalidate(self, token):
+        self.refused.append(token)
+        self.current = self.good
+
+
+class Slow:
+    """A source that has to wait for its token."""
+
+    def __init__(self, good):
+        self.good = good
+        self.current = None
+        self.fetched = 0
+        self.ready = threading.Event()
+        self._lock = threading.Lock()
+
+    def cached(self):
+        return self.current
+
+    def token(self):
+        with self._lock:
+            if self.current is None:
+                self.ready.wait(30)
+                self.current = self.good
+                self.fetched += 1
+            return self.current
+
+    def invalidate(self, token):
+        if token == self.current:
+            self.current = None
+
+
+@pytest.fixture(params=["call", "metadata"])
+def config(request):
+    return ClientConfig(token_delivery=request.param)
+
+
+@pytest.fixture
+def good(fake_server):
+    return fake_server.credentials().token()
+
+
+def generate(client):
+    return (client.text.generate("Hi")).text
+
+
+def stream(client):
+    with client.text.stream("Hi") as answer:
+        return (answer.final()).text
+
+
+def turn(client):
+    with client.text.session() as session:
+        return (session.generate("Hi")).text
+
+
+@pytest.mark.parametrize("call", [generate, stream])
+def test_the_call_goes_through(fake_server, config, good, call):
+    source = Source(good)
+    with fake_server.client(credentials=source, config=config) as client:
+        assert call(client) == HELLO
+        assert call(client) == HELLO
+    assert source.refused == ["stale"]
+
+
+@pytest.mark.parametrize("call", [generate, stream])
+def test_once_is_enough(fake_server, config, call):
+    source = Source("just-as-bad")
+    with fake_server.client(credentials=source, config=config) as client:
+        with pytest.raises(AuthenticationError) as caught:
+            call(client)
+    assert source.refused == ["stale"]
+    assert caught.value.attempts == 2
+    assert fake_server.text.requests == []
+
+
+@pytest.mark.parametrize("call", [generate, stream, turn])
+def test_a_source_that_has_one_token_only_is_not_asked_again(fake_server, config, good, call):
+    with fake_server.client(credentials=Source(good, renewable=False), config=config) as client:
+        with pytest.raises(AuthenticationError) as caught:
+            call(client)
+    assert caught.value.attempts == 1
+
+
+def test_the_session_after_a_refused_one_has_another_token(fake_server, config, good):
+    source = Source(good)
+    with fake_server.client(credentials=source, config=config) as client:
+        with pytest.raises(AuthenticationError):
+            turn(client)
+        assert turn(client) == HELLO
+
+
+@pytest.mark.parametrize("call", [generate, stream, turn])
+def test_a_source_may_take_its_time(fake_server, config, good, call):
+    source = Slow(good)
+    source.ready.set()
+    with fake_server.client(credentials=source, config=config) as client:
+        assert call(client) == HELLO
+        source.current = None
+        assert call(client) == HELLO
+    assert source.fetched == 2
+
+
+def test_a_turn_waits_for_the_token_that_ran_out(fake_server, config, good):
+    source = Slow(good)
+    source.ready.set()
+    with fake_server.client(credentials=source, config=config) as client, client.text.session() as session:
+        assert (session.generate("Hi")).text == HELLO
+        source.current = None
+        assert (session.generate("Hi")).text == HELLO
+        assert source.fetched == 2
+
+
+def test_many_calls_wait_for_one_renewal(fake_server, config, good):
+    source = Slow(good)
+    with fake_server.client(credentials=source, config=config) as client:
+
+        def ask():
+            return generate(client)
+
+        def release():
+            source.ready.set()
+
+        assert gather_threads(*[ask] * 50, release) == [HELLO] * 50 + [None]
+    assert source.fetched == 1
