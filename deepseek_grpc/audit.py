@@ -120,7 +120,7 @@ class AuditLog:
     def _follow(self) -> None:
         """Opens the file anew if it was renamed or deleted."""
         try:
-            there, here = os.stat(self.path), os.fstat(self._file)
+            there, here = os.stat(self.path), os.fstat(self._file)  # noqa: PTH116 - Path would be made for each record
             if (there.st_dev, there.st_ino) == (here.st_dev, here.st_ino):
                 return
         except FileNotFoundError:

@@ -76,8 +76,8 @@ class CallRecord:
 class Observer(Protocol):
     """Is told of every call: once when it starts and exactly once when it is over.
 
-    It is called where the call is made, in the caller's thread or on its event loop, so it must not block for long. What
-    it raises is logged and changes nothing about the call.
+    It is called where the call is made, in the caller's thread or on its event loop, so it must not block for long.
+    What it raises is logged and changes nothing about the call.
 
     Example:
         >>> class Slow:

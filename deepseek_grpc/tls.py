@@ -80,6 +80,9 @@ def is_loopback(target: str) -> bool:
         return True
     import ipaddress
 
+    scheme, _, addresses = target.partition(":")
+    if scheme in ("ipv4", "ipv6") and "," in addresses:  # several gateways
+        return all(is_loopback(f"{scheme}:{address}") for address in addresses.split(","))
     match = _HOST.match(target)
     if match is None:
         return False

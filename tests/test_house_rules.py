@@ -354,6 +354,8 @@ HEAVY = (
     "grpc_health.v1",  # grpc itself imports the empty package
     "grpc_status",
     "google.rpc.error_details_pb2",  # status_pb2 comes with the contract, which has a field of its type
+    "pydantic",
+    "jsonschema",
     "typer",
     "rich",
     "pytest",

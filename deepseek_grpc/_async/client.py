@@ -13,7 +13,7 @@ from typing import Any, Never, Self, Unpack, cast
 from deepseek_grpc._async.text import AsyncText
 from deepseek_grpc._call import Timeout, call_options, check_metadata
 from deepseek_grpc._transport import aio as transport
-from deepseek_grpc.auth import TokenSource, token_source
+from deepseek_grpc.auth import Secret, TokenSource, token_source
 from deepseek_grpc.config import ClientConfig, ClientOptions, client_config
 from deepseek_grpc.errors import ConfigurationError, NotFoundError, UnimplementedError
 from deepseek_grpc.tls import TLS
@@ -49,7 +49,7 @@ class AsyncClient:
         self,
         target: str,
         *,
-        credentials: TokenSource | str | None = None,
+        credentials: TokenSource | str | Secret | None = None,
         config: ClientConfig | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
@@ -131,7 +131,10 @@ class AsyncClient:
             )
         except NotFoundError as error:
             raise NotFoundError(
-                f"the gateway doesn't know the service {service!r}", request_id=call.request_id, attempts=error.attempts
+                f"the gateway doesn't know the service {service!r}",
+                request_id=call.request_id,
+                attempts=error.attempts,
+                advice="The empty name asks about the gateway as a whole.",
             ) from error
         return cast(HealthStatus, health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 

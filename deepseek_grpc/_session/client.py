@@ -182,4 +182,5 @@ def restated(error: DeepSeekError, cls: type[DeepSeekError], request_id: str, pr
         retry_after=error.retry_after,
         retryable=error.retryable if same else None,
         metadata=dict(error.metadata),
+        advice=error.__dict__.get("advice") if same else None,
     )

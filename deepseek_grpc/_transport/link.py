@@ -10,7 +10,7 @@ import grpc
 
 from deepseek_grpc._call import CallOptions
 from deepseek_grpc._codec.observe import Observation
-from deepseek_grpc.auth import TokenSource, call_credentials, channel_credentials, current_token
+from deepseek_grpc.auth import TokenSource, cached_token, call_credentials, channel_credentials, current_token
 from deepseek_grpc.config import ClientConfig
 from deepseek_grpc.errors import ConfigurationError, DeadlineExceededError, DeepSeekError
 from deepseek_grpc.tls import TLS
@@ -45,7 +45,7 @@ class LinkBase:
             AuthenticationError: There is no token to be had.
         """
         if self._cached is not None:
-            return self._cached()  # type: ignore[no-any-return]
+            return cached_token(self._cached)
         return None if self.source is None else current_token(self.source)
 
     def sent(self, call: CallOptions, token: str | None) -> tuple[tuple[str, str], ...]:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from deepseek_grpc._secret import Secret
 from deepseek_grpc.auth.channel import call_credentials, channel_credentials
-from deepseek_grpc.auth.sources import StaticToken, TokenSource, current_token, token_source
+from deepseek_grpc.auth.sources import StaticToken, TokenSource, cached_token, current_token, token_source
 
 if TYPE_CHECKING:
     from deepseek_grpc.auth.oauth2 import OAuth2ClientCredentials
@@ -17,6 +17,7 @@ __all__ = [
     "Secret",
     "StaticToken",
     "TokenSource",
+    "cached_token",
     "call_credentials",
     "channel_credentials",
     "current_token",

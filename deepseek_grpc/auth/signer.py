@@ -81,10 +81,6 @@ class JWTSigner:
         """Returns a token with at least a fifth of its life ahead."""
         return self._cache.token()
 
-    def cached(self) -> str | None:
-        """Returns the token that was signed last, or None where it is time to sign another."""
-        return self._cache.cached()
-
     def invalidate(self, token: str) -> None:
         """Makes the next `token()` sign anew, unless another token has taken this one's place."""
         self._cache.invalidate(token)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 from deepseek_grpc._secret import Secret
 from deepseek_grpc.errors import AuthenticationError, ConfigurationError, DeepSeekError
 
-__all__ = ["StaticToken", "TokenSource", "current_token", "fits_a_header", "token_source"]
+__all__ = ["StaticToken", "TokenSource", "cached_token", "current_token", "fits_a_header", "token_source"]
 
 _LEEWAY = 30.0  # seconds by which two clocks may differ
 
@@ -39,13 +40,28 @@ class TokenSource(Protocol):
 
 def current_token(source: TokenSource) -> str:
     """Returns a source's token, fit for a header; raises AuthenticationError when it has none, or fails."""
+    return _checked(_asked(source.token))
+
+
+def cached_token(cached: Callable[[], str | None]) -> str | None:
+    """Returns what a source's `cached` says, fit for a header; raises AuthenticationError when it fails."""
+    token = _asked(cached)
+    return None if token is None else _checked(token)
+
+
+def _asked(ask: Callable[[], Any]) -> Any:
     try:
-        token = source.token()
+        return ask()
     except DeepSeekError:
         raise
     except Exception as error:
         # The exception's own text may quote a secret, and this message travels on.
-        raise AuthenticationError(f"the token source failed with {type(error).__name__}") from error
+        raise AuthenticationError(
+            f"the token source failed with {type(error).__name__}", advice="Its own error is the cause (__cause__)."
+        ) from error
+
+
+def _checked(token: Any) -> str:
     if not isinstance(token, str):
         raise AuthenticationError(f"the token source returned a {type(token).__name__}; give the token as text")
     if not fits_a_header(token):

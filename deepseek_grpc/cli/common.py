@@ -100,7 +100,11 @@ def _reported(*, as_json: bool) -> Iterator[None]:
         while trace is not None and trace.tb_next is not None:
             trace = trace.tb_next
         where = f" at {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace is not None else ""
-        defect = InternalError(f"a defect of deepseek-grpc: {type(error).__name__}{where}", reason="CLIENT_DEFECT")
+        defect = InternalError(
+            f"a defect of deepseek-grpc: {type(error).__name__}{where}",
+            reason="CLIENT_DEFECT",
+            advice="Report it with this text.",
+        )
         report(defect, as_json=as_json)
         raise typer.Exit(INTERNAL) from None
 

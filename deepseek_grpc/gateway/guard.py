@@ -170,7 +170,7 @@ class Guard:
     ) -> Call:
         version = metadata.get("x-api-version")
         if version is not None and version.partition(".")[0] != _MAJOR:
-            raise ApiVersionError(f"x-api-version is {version[:32]!r}; this gateway speaks {API_VERSION}")
+            raise ApiVersionError(f"x-api-version is {version[:32]!r}, and this gateway speaks {API_VERSION}")
         scheme, _, token = metadata.pop("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             token = ""

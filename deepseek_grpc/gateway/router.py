@@ -68,9 +68,7 @@ class Router:
         model = self._aliases.get(asked, asked)
         engine = self._find(model)
         if engine is None:
-            raise NotFoundError(
-                f"model {asked[:64]!r} isn't served here; ListModels names those that are", metadata={"field": "model"}
-            )
+            raise NotFoundError(f"model {asked[:64]!r} isn't served here", metadata={"field": "model"})
         return engine, request if model == request.model else replace(request, model=model)
 
     def _find(self, model: str) -> TextEngine | None:
