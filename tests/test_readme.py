@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deepseek_grpc import errors
-from deepseek_grpc.gateway import settings
+from deepseek_grpc.gateway import settings_file
 from deepseek_grpc.gateway.engines.embedded import EmbeddedEngine
 from deepseek_grpc.testing import FakeServer
 
@@ -43,7 +43,7 @@ def test_configuration_example_is_valid(tmp_path: Path) -> None:
     for name in re.findall(r'"([\w.-]+\.(?:pem|key|secret))"', example):
         (tmp_path / name).write_text("0123456789abcdef" * 3)
     (tmp_path / "gateway.toml").write_text(example)
-    loaded = settings.load(tmp_path / "gateway.toml")
+    loaded = settings_file.load(tmp_path / "gateway.toml")
     assert loaded.clients[0].roles == ("writer",)
     assert loaded.listen == "0.0.0.0:8443"
 

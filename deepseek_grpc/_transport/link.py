@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from deepseek_grpc import _forks
 from deepseek_grpc._call import CallOptions
 from deepseek_grpc._codec.observe import Observation
 from deepseek_grpc.auth import TokenSource, cached_token, call_credentials, channel_credentials, current_token
@@ -33,6 +34,7 @@ class LinkBase:
         self._cached = getattr(source, "cached", None)
         self._invalidate = getattr(source, "invalidate", None)
         self._names: dict[Any, str] = {}
+        _forks.check()  # before anything of gRPC's, which may hang
         self._credentials = channel_credentials(target, config, source)
         self._tls = config.tls if isinstance(config.tls, TLS) else None
         self._stamp = None if self._tls is None else self._tls.stamp()

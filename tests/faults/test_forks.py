@@ -61,72 +61,64 @@ def test_a_client_made_before_the_fork_is_used_after_it(fake_server):
     assert said == [HELLO] * 4
 
 
-def test_a_client_whose_calls_are_over_is_used_on_both_sides_of_a_fork(fake_server):
+def test_grpc_is_refused_in_the_child_of_a_process_that_used_asyncio(fake_server):
+    # Such a process says so by `asyncio_used`. That it really makes calls before is left out here: then gRPC may hang
+    # within fork() itself.
     said = run(
         """
-        from deepseek_grpc import Client
-        client = Client.from_env(max_concurrency=1)
-
-        def ask():
-            say(client.text.generate("Hi").text)
-            with client.text.stream("Hi") as stream:
-                say(stream.final().text)
-
-        ask()
-        for _ in range(2):
-            in_child(ask)
-            ask()
-        """,
-        fake_server,
-    )
-    assert said == [HELLO] * 10
-
-
-@pytest.mark.parametrize("closed", [True, False])
-def test_grpc_is_refused_in_the_child_of_a_process_that_used_asyncio(fake_server, closed):
-    said = run(
-        f"""
         import asyncio
-        from deepseek_grpc import AsyncClient, Client
+        from deepseek_grpc import AsyncClient, Client, _forks
+        from deepseek_grpc.testing import FakeServer
 
-        sync = Client.from_env()
-        say(sync.text.generate("Hi").text)
-        client = AsyncClient.from_env()
+        client, async_client = Client.from_env(), AsyncClient.from_env()
+        _forks.asyncio_used()
 
-        async def ask(client, close):
-            try:
-                say((await client.text.generate("Hi")).text)
-            finally:
-                if close:
-                    await client.aclose()
+        def serve():
+            with FakeServer():
+                pass
 
-        asyncio.run(ask(client, {closed}))
-        in_child(lambda: asyncio.run(ask(AsyncClient.from_env(), True)))
-        in_child(lambda: say(sync.text.generate("Hi").text))
-        in_child(lambda: say(Client.from_env().text.models()))
-        asyncio.run(ask(AsyncClient.from_env(), True))
+        in_child(Client.from_env)
+        in_child(AsyncClient.from_env)
+        in_child(lambda: client.text.generate("Hi"))
+        in_child(lambda: asyncio.run(async_client.text.generate("Hi")))
+        in_child(serve)
         """,
         fake_server,
     )
-    assert [said[0], said[1], said[-1]] == [HELLO] * 3
-    assert len(said) == 6
-    for line in said[2:-1]:
+    assert len(said) == 5
+    for line in said:
         assert line.startswith("ConfigurationError: this process was forked from one that had used grpc.aio")
         assert "'spawn'" in line
 
 
-def test_a_gateway_in_the_process_counts_as_asyncio(fake_server):
+@pytest.mark.parametrize(
+    "use",
+    [
+        "asyncio.run(ask())",
+        "with FakeServer(): pass",
+        "with LocalGateway() as gateway, gateway.client() as client: client.text.models()",
+    ],
+)
+def test_who_uses_asyncio_says_so(fake_server, use):
     said = run(
-        """
-        from deepseek_grpc import Client
+        f"""
+        import asyncio
+        from deepseek_grpc import AsyncClient, Client, _forks
+        from deepseek_grpc.local import LocalGateway
         from deepseek_grpc.testing import FakeServer
-        with FakeServer():
-            in_child(lambda: Client.from_env().text.generate("Hi"))
+
+        async def ask():
+            async with AsyncClient.from_env() as client:
+                await client.text.generate("Hi")
+
+        Client.from_env().text.generate("Hi")
+        say(_forks._asyncio_used)
+        {use}
+        say(_forks._asyncio_used)
         """,
         fake_server,
     )
-    assert len(said) == 1
-    assert said[0].startswith("ConfigurationError: this process was forked")
+    assert said == ["False", "True"]
 
 
 def test_the_master_of_async_workers_has_made_its_client_only(fake_server):
