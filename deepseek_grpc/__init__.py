@@ -1,9 +1,9 @@
 """A gRPC-first client for DeepSeek models, with the gateway that it talks to.
 
-from deepseek_grpc import Client, JWTSigner
-
-with Client("dns:///gateway.internal:443", credentials=JWTSigner("svc-a", secret)) as client:
-    print(client.text.generate("Say hi").text)
+>>> from deepseek_grpc import Client
+>>> def example() -> None:
+...     with Client.from_env() as client:  # or Client("dns:///gateway.internal:443", credentials=JWTSigner(…))
+...         print(client.text.generate("Say hi").text)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 from weakref import WeakMethod
 
@@ -19,21 +18,24 @@ Metadata: TypeAlias = tuple[tuple[str, str], ...]
 Timeout: TypeAlias = float | Timeouts | Unset | None
 """What users give: total seconds, None for no total limit, or a Timeouts."""
 
-_KEY = re.compile(r"[0-9a-z_.-]{1,128}\Z")
-_VALUE = re.compile(r"[\x20-\x7e]*\Z")
-_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
+# Compiled when first used, not at import.
+_KEY = r"[0-9a-z_.-]{1,128}\Z"
+_VALUE = r"[\x20-\x7e]*\Z"
+_REQUEST_ID = r"[\x21-\x7e]{1,128}\Z"
 _RESERVED = ("authorization", "x-request-id", "x-api-version")
 _METADATA_BYTES = 4096  # gRPC rejects metadata above 8 KiB at random; ours and the token need their share
 
 
-@dataclass(slots=True)
 class CallOptions:
     """What the transport needs to make a call."""
 
-    request_id: str
-    metadata: Metadata
-    timeouts: Timeouts
-    wait_for_ready: bool | None
+    __slots__ = ("metadata", "request_id", "timeouts", "wait_for_ready")
+
+    def __init__(self, request_id: str, metadata: Metadata, timeouts: Timeouts, wait_for_ready: bool | None) -> None:
+        self.request_id = request_id
+        self.metadata = metadata
+        self.timeouts = timeouts
+        self.wait_for_ready = wait_for_ready
 
     @property
     def total(self) -> float | None:
@@ -60,7 +62,7 @@ def call_options(
     """
     if request_id is None:
         request_id = new_request_id()
-    elif not isinstance(request_id, str) or not _REQUEST_ID.match(request_id):
+    elif not isinstance(request_id, str) or not re.match(_REQUEST_ID, request_id):
         raise _invalid("request_id", f"is {str(request_id)[:32]!r}; give 1 to 128 visible ASCII characters")
     if timeout is UNSET:
         timeouts = config.timeouts
@@ -85,11 +87,11 @@ def check_metadata(metadata: Mapping[str, str]) -> None:
         raise _invalid("metadata", f"is a {type(metadata).__name__}; give a mapping of text to text")
     size = 0
     for key, value in metadata.items():
-        if not isinstance(key, str) or not _KEY.match(key) or key.startswith("grpc-") or key.endswith("-bin"):
+        if not isinstance(key, str) or not re.match(_KEY, key) or key.startswith("grpc-") or key.endswith("-bin"):
             raise _invalid("metadata", f"has the key {str(key)[:64]!r}; use lower-case letters, digits, '_', '.', '-'")
         if key in _RESERVED:
             raise _invalid("metadata", f"has the key {key!r}, which the client sets itself")
-        if not isinstance(value, str) or not _VALUE.match(value):
+        if not isinstance(value, str) or not re.match(_VALUE, value):
             raise _invalid("metadata", f"has a value under {key!r} that isn't printable ASCII text")
         size += len(key) + len(value) + 32
     if size > _METADATA_BYTES:

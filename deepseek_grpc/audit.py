@@ -74,7 +74,11 @@ class AuditLog:
         ConfigurationError: The file can't be written.
 
     Example:
-        >>> client = Client.from_env(observers=[AuditLog("api_calls.log")])
+        >>> with Client.from_env(observers=[AuditLog("api_calls.log")]) as client:
+        ...     answer = client.text.generate("Hi", max_tokens=1)
+        >>> with open("api_calls.log") as log:
+        ...     [json.loads(line)["event"] for line in log]
+        ['started', 'ended']
     """
 
     def __init__(self, path: str | os.PathLike[str], *, prompts: bool = False) -> None:

@@ -86,9 +86,8 @@ class Timeouts(Value):
         servicer of grpc or grpc.aio.
 
         Example:
-            >>> class Servicer:
-            ...     def Ask(self, request, context):
-            ...         return client.text.generate(request.text, timeout=Timeouts.from_context(context))
+            >>> def example(client: Client, context: grpc.ServicerContext) -> str:
+            ...     return client.text.generate("Hi", timeout=Timeouts.from_context(context)).text
         """
         remaining = context.time_remaining()
         return cls() if remaining is None else cls(total=min(max(remaining, 0.0), 999_999_999.0))

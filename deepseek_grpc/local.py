@@ -1,9 +1,9 @@
 """The gateway inside the program's own process: no server to run, no port, no credential to hand around.
 
-from deepseek_grpc.local import LocalGateway
-
-with LocalGateway() as gateway, gateway.client() as client:
-    print(client.text.generate("Say hi", max_tokens=16).text)
+>>> from deepseek_grpc.local import LocalGateway
+>>> with LocalGateway() as gateway, gateway.client() as client:
+...     client.text.generate("Say hi", max_tokens=16).meta.model
+'embedded-ngram'
 """
 
 from __future__ import annotations
@@ -52,6 +52,14 @@ class GatewayThread:
         gateway: Makes the gateway, in the thread, and takes away what it made for it.
         client: The client that `client()` and `async_client()` are.
         audience: What its tokens are for.
+
+    Example:
+        >>> gateway = LocalGateway()
+        >>> gateway.start()
+        >>> with Client(gateway.target, credentials=gateway.credentials()) as client:
+        ...     client.health()
+        'SERVING'
+        >>> gateway.stop(grace=1)
     """
 
     def __init__(
@@ -104,7 +112,13 @@ class GatewayThread:
         config: ClientConfig | None = None,
         **options: Unpack[ClientOptions],
     ) -> Client:
-        """Makes a client of it; close it, or use it in a `with` block."""
+        """Makes a client of it; close it, or use it in a `with` block.
+
+        Example:
+            >>> with LocalGateway() as gateway, gateway.client(max_concurrency=8) as client:
+            ...     client.health()
+            'SERVING'
+        """
         source = self.credentials() if credentials is UNSET else credentials
         return Client(self.target, credentials=source, config=config, **options)
 
@@ -115,7 +129,13 @@ class GatewayThread:
         config: ClientConfig | None = None,
         **options: Unpack[ClientOptions],
     ) -> AsyncClient:
-        """Makes an async client of it; close it, or use it in an `async with` block."""
+        """Makes an async client of it; close it, or use it in an `async with` block.
+
+        Example:
+            >>> async def example() -> None:
+            ...     async with LocalGateway() as gateway, gateway.async_client() as client:
+            ...         print(await client.health())
+        """
         source = self.credentials() if credentials is UNSET else credentials
         return AsyncClient(self.target, credentials=source, config=config, **options)
 

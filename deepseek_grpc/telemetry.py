@@ -28,6 +28,24 @@ class CallRecord:
         error: What the caller got, or None.
         attempts: How often it was tried; 0 where nothing was sent.
         usage: The tokens that it took, where the answer says so.
+
+    Example:
+        >>> class Costs:
+        ...     tokens = 0
+        ...
+        ...     def started(self, call: CallRecord) -> None:
+        ...         print(f"{call.method} asks {call.excerpt(5)!r}")
+        ...
+        ...     def ended(self, call: CallRecord) -> None:
+        ...         print(f"{call.method} ended with {call.code.name}")
+        ...         self.tokens += call.usage.total_tokens
+        >>> costs = Costs()
+        >>> with Client.from_env(observers=[costs]) as client:
+        ...     answer = client.text.generate("What is a deadline?", max_tokens=16)
+        TextService/Generate asks 'What '
+        TextService/Generate ended with OK
+        >>> costs.tokens == answer.usage.total_tokens
+        True
     """
 
     __slots__ = (
@@ -89,6 +107,8 @@ class Observer(Protocol):
         ...             print(f"{call.method} took {call.seconds:.1f} s (request {call.request_id})")
         >>> isinstance(Slow(), Observer)
         True
+        >>> with Client.from_env(observers=[Slow()]) as client:
+        ...     answer = client.text.generate("Hi", max_tokens=1)
     """
 
     def started(self, call: CallRecord) -> None:

@@ -67,7 +67,7 @@ def _read(name: str, path: str | Path | None) -> bytes | None:
 
 
 # An authority (`dns://8.8.8.8/localhost`) is none of ours: that server says what "localhost" is.
-_HOST = re.compile(r"^(?:(?:dns|ipv4|ipv6):(?:///)?)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:,/]+))(?::\d+)?\Z")
+_HOST = r"^(?:(?:dns|ipv4|ipv6):(?:///)?)?(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:,/]+))(?::\d+)?\Z"
 
 
 def is_loopback(target: str) -> bool:
@@ -83,7 +83,7 @@ def is_loopback(target: str) -> bool:
     scheme, _, addresses = target.partition(":")
     if scheme in ("ipv4", "ipv6") and "," in addresses:  # several gateways
         return all(is_loopback(f"{scheme}:{address}") for address in addresses.split(","))
-    match = _HOST.match(target)
+    match = re.match(_HOST, target)
     if match is None:
         return False
     host = match["v6"] or match["host"]

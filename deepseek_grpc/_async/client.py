@@ -76,6 +76,11 @@ class AsyncClient:
 
         Raises:
             ConfigurationError: A variable is missing, or half of a pair is.
+
+        Example:
+            >>> async def example() -> None:
+            ...     async with AsyncClient.from_env(timeouts=Timeouts(total=60)) as client:
+            ...         print((await client.text.generate("Say hi")).text)
         """
         env = os.environ if environ is None else environ
         value = {name: env.get(f"DEEPSEEK_GRPC_{name}", "") for name in _VARIABLES}
@@ -120,6 +125,10 @@ class AsyncClient:
         Raises:
             NotFoundError: The gateway doesn't know the service.
             ConnectError: There is no gateway.
+
+        Example:
+            >>> async def example(client: AsyncClient) -> bool:
+            ...     return await client.health() == "SERVING"
         """
         from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -139,7 +148,16 @@ class AsyncClient:
         return cast(HealthStatus, health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
     async def aclose(self) -> None:
-        """Closes the channel; what is under way ends in ClosedError."""
+        """Closes the channel; what is under way ends in ClosedError.
+
+        Example:
+            >>> async def example() -> None:
+            ...     client = AsyncClient.from_env()
+            ...     try:
+            ...         print((await client.text.generate("Say hi")).text)
+            ...     finally:
+            ...         await client.aclose()
+        """
         await self._link.aclose()
 
     async def __aenter__(self) -> Self:

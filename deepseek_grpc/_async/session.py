@@ -27,6 +27,12 @@ class AsyncSession:
 
     Use it in a `with` block: an open session holds a stream here and at the gateway. Turns that nobody reads pile up in
     memory, because there is no flow control for each of them.
+
+    Example:
+        >>> async def example(client: AsyncClient) -> None:
+        ...     async with client.text.session() as session:
+        ...         async with session.stream("What is TLS?") as tls, session.stream("What is JWT?") as jwt:
+        ...             print((await tls.final()).text, (await jwt.final()).text)  # both were under way at once
     """
 
     def __init__(self, link: transport.Link, driver: sessions.SessionDriver) -> None:
@@ -47,7 +53,13 @@ class AsyncSession:
         request_id: str | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Completion:
-        """Generates one answer and returns it whole; see `client.text.generate`."""
+        """Generates one answer and returns it whole; see `client.text.generate`.
+
+        Example:
+            >>> async def example(session: AsyncSession) -> None:
+            ...     answer = await session.generate("What is TLS?", max_tokens=40)
+            ...     print(answer.text)
+        """
         call = call_options(self._link.config, timeout, None, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         turn = self._driver.start(request, call, stream=False)
@@ -66,6 +78,12 @@ class AsyncSession:
         """Starts a generation and returns its stream at once; see `client.text.stream`.
 
         Cancelling it ends the turn and leaves the session up.
+
+        Example:
+            >>> async def example(session: AsyncSession) -> None:
+            ...     async with session.stream("Tell me a story") as stream:
+            ...         async for piece in stream.text():
+            ...             print(piece, end="")
         """
         call = call_options(self._link.config, timeout, None, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
@@ -73,7 +91,16 @@ class AsyncSession:
         return AsyncTextStream(turn, call.request_id, logprobs=request.logprobs, output=options.get("output"))
 
     async def aclose(self) -> None:
-        """Closes the session; turns that are not over end in ClosedError."""
+        """Closes the session; turns that are not over end in ClosedError.
+
+        Example:
+            >>> async def example(client: AsyncClient) -> None:
+            ...     session = client.text.session()
+            ...     try:
+            ...         print((await session.generate("What is TLS?")).text)
+            ...     finally:
+            ...         await session.aclose()
+        """
         await self._driver.aclose()
 
     async def __aenter__(self) -> Self:

@@ -26,6 +26,16 @@ class AsyncTextStream:
     How it ended stays: after an error, `final()` and every further loop raise that error again. `cancel()` is an end
     without an error, and `final()` then has what had come; leaving the `with` block before the end is not, and they
     raise ClosedError. Each of these errors has the text that had come in `partial`.
+
+    Example:
+        >>> async def example(client: AsyncClient) -> None:
+        ...     async with client.text.stream("Tell me a story") as stream:
+        ...         async for event in stream:
+        ...             match event:
+        ...                 case TextDelta(text) | ReasoningDelta(text):
+        ...                     print(text, end="")
+        ...                 case Finished(reason, usage):
+        ...                     print(f"[{reason}, {usage.total_tokens} tokens]")
     """
 
     def __init__(
@@ -131,6 +141,13 @@ class AsyncTextStream:
             OutputError: The answer doesn't fit `output`; it is raised here only, not by a loop over the events.
             ClosedError: The `with` block was left, or a reader cancelled, before the answer had ended.
             DeepSeekError: What reading raised, now or before.
+
+        Example:
+            >>> async def example(stream: AsyncTextStream) -> None:
+            ...     async for piece in stream.text():
+            ...         print(piece, end="")
+            ...     answer = await stream.final()
+            ...     print(f"[{answer.finish_reason}, {answer.usage.total_tokens} tokens]")
         """
         try:
             while await self._read():
@@ -146,12 +163,28 @@ class AsyncTextStream:
         """Ends the generation here, at the gateway and at its backend; the loop over the events ends without an error.
 
         Any task may call it; a session stays up.
+
+        Example:
+            >>> async def example(stream: AsyncTextStream) -> None:
+            ...     async for piece in stream.text():
+            ...         print(piece, end="")
+            ...         await stream.cancel()  # the first piece is enough
+            ...     assert (await stream.final()).finish_reason in ("cancelled", "stop")
         """
         self._over = True
         self._source.cancel()
 
     async def aclose(self) -> None:
-        """Cancels the generation unless it is over."""
+        """Cancels the generation unless it is over.
+
+        Example:
+            >>> async def example(client: AsyncClient) -> None:
+            ...     stream = client.text.stream("Tell me a story")
+            ...     try:
+            ...         print((await stream.final()).text)
+            ...     finally:
+            ...         await stream.aclose()
+        """
         self._leave()
         await self._source.aclose()
 

@@ -143,7 +143,8 @@ class AsyncText:
         Example:
             >>> async def example(client: AsyncClient) -> None:
             ...     async with client.text.session() as session:
-            ...         one, two = await asyncio.gather(session.generate("x"), session.generate("y"))
+            ...         answer = await session.generate("What is TLS?")
+            ...         print(answer.text)
         """
         call = call_options(self._link.config, UNSET, metadata, request_id)
         driver = sessions.open_session(self._link, self._link.stub(TextServiceStub).Session, call)
@@ -249,6 +250,10 @@ class AsyncText:
 
         Raises:
             PermissionDeniedError: The credential lacks `text.models`.
+
+        Example:
+            >>> async def example(client: AsyncClient) -> list[str]:
+            ...     return [model.id for model in await client.text.models()]
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
         response = await self._link.unary(self._link.stub(TextServiceStub).ListModels, pb.ListModelsRequest(), call)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from deepseek_grpc._codec.connection import no_connection
 from deepseek_grpc.errors import (
     AuthenticationError,
     ConnectError,
@@ -166,6 +165,8 @@ def decode_error(
             return StreamInterruptedError(
                 f"the connection was lost in mid-stream: {details}", request_id=request_id, attempts=1
             )
+        from deepseek_grpc._codec.connection import no_connection
+
         return no_connection(details, request_id, target) or ServiceUnavailableError(
             details or "the connection was lost before an answer began", request_id=request_id, attempts=1
         )

@@ -77,6 +77,11 @@ class Client:
 
         Raises:
             ConfigurationError: A variable is missing, or half of a pair is.
+
+        Example:
+            >>> def example() -> None:
+            ...     with Client.from_env(timeouts=Timeouts(total=60)) as client:
+            ...         print((client.text.generate("Say hi")).text)
         """
         env = os.environ if environ is None else environ
         value = {name: env.get(f"DEEPSEEK_GRPC_{name}", "") for name in _VARIABLES}
@@ -121,6 +126,10 @@ class Client:
         Raises:
             NotFoundError: The gateway doesn't know the service.
             ConnectError: There is no gateway.
+
+        Example:
+            >>> def example(client: Client) -> bool:
+            ...     return client.health() == "SERVING"
         """
         from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -140,7 +149,16 @@ class Client:
         return cast(HealthStatus, health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
     def close(self) -> None:
-        """Closes the channel; what is under way ends in ClosedError."""
+        """Closes the channel; what is under way ends in ClosedError.
+
+        Example:
+            >>> def example() -> None:
+            ...     client = Client.from_env()
+            ...     try:
+            ...         print((client.text.generate("Say hi")).text)
+            ...     finally:
+            ...         client.close()
+        """
         self._link.close()
 
     def __enter__(self) -> Self:

@@ -28,6 +28,12 @@ class Session:
 
     Use it in a `with` block: an open session holds a stream here and at the gateway. Turns that nobody reads pile up in
     memory, because there is no flow control for each of them.
+
+    Example:
+        >>> def example(client: Client) -> None:
+        ...     with client.text.session() as session:
+        ...         with session.stream("What is TLS?") as tls, session.stream("What is JWT?") as jwt:
+        ...             print((tls.final()).text, (jwt.final()).text)  # both were under way at once
     """
 
     def __init__(self, link: transport.Link, driver: sessions.SessionDriver) -> None:
@@ -48,7 +54,13 @@ class Session:
         request_id: str | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Completion:
-        """Generates one answer and returns it whole; see `client.text.generate`."""
+        """Generates one answer and returns it whole; see `client.text.generate`.
+
+        Example:
+            >>> def example(session: Session) -> None:
+            ...     answer = session.generate("What is TLS?", max_tokens=40)
+            ...     print(answer.text)
+        """
         call = call_options(self._link.config, timeout, None, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
         turn = self._driver.start(request, call, stream=False)
@@ -67,6 +79,12 @@ class Session:
         """Starts a generation and returns its stream at once; see `client.text.stream`.
 
         Cancelling it ends the turn and leaves the session up.
+
+        Example:
+            >>> def example(session: Session) -> None:
+            ...     with session.stream("Tell me a story") as stream:
+            ...         for piece in stream.text():
+            ...             print(piece, end="")
         """
         call = call_options(self._link.config, timeout, None, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
@@ -74,7 +92,16 @@ class Session:
         return TextStream(turn, call.request_id, logprobs=request.logprobs, output=options.get("output"))
 
     def close(self) -> None:
-        """Closes the session; turns that are not over end in ClosedError."""
+        """Closes the session; turns that are not over end in ClosedError.
+
+        Example:
+            >>> def example(client: Client) -> None:
+            ...     session = client.text.session()
+            ...     try:
+            ...         print((session.generate("What is TLS?")).text)
+            ...     finally:
+            ...         session.close()
+        """
         self._driver.close()
 
     def __enter__(self) -> Self:

@@ -27,6 +27,16 @@ class TextStream:
     How it ended stays: after an error, `final()` and every further loop raise that error again. `cancel()` is an end
     without an error, and `final()` then has what had come; leaving the `with` block before the end is not, and they
     raise ClosedError. Each of these errors has the text that had come in `partial`.
+
+    Example:
+        >>> def example(client: Client) -> None:
+        ...     with client.text.stream("Tell me a story") as stream:
+        ...         for event in stream:
+        ...             match event:
+        ...                 case TextDelta(text) | ReasoningDelta(text):
+        ...                     print(text, end="")
+        ...                 case Finished(reason, usage):
+        ...                     print(f"[{reason}, {usage.total_tokens} tokens]")
     """
 
     def __init__(
@@ -132,6 +142,13 @@ class TextStream:
             OutputError: The answer doesn't fit `output`; it is raised here only, not by a loop over the events.
             ClosedError: The `with` block was left, or a reader cancelled, before the answer had ended.
             DeepSeekError: What reading raised, now or before.
+
+        Example:
+            >>> def example(stream: TextStream) -> None:
+            ...     for piece in stream.text():
+            ...         print(piece, end="")
+            ...     answer = stream.final()
+            ...     print(f"[{answer.finish_reason}, {answer.usage.total_tokens} tokens]")
         """
         try:
             while self._read():
@@ -147,12 +164,28 @@ class TextStream:
         """Ends the generation here, at the gateway and at its backend; the loop over the events ends without an error.
 
         Any thread may call it; a session stays up.
+
+        Example:
+            >>> def example(stream: TextStream) -> None:
+            ...     for piece in stream.text():
+            ...         print(piece, end="")
+            ...         stream.cancel()  # the first piece is enough
+            ...     assert (stream.final()).finish_reason in ("cancelled", "stop")
         """
         self._over = True
         self._source.cancel()
 
     def close(self) -> None:
-        """Cancels the generation unless it is over."""
+        """Cancels the generation unless it is over.
+
+        Example:
+            >>> def example(client: Client) -> None:
+            ...     stream = client.text.stream("Tell me a story")
+            ...     try:
+            ...         print((stream.final()).text)
+            ...     finally:
+            ...         stream.close()
+        """
         self._leave()
         self._source.close()
 

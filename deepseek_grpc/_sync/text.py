@@ -144,7 +144,8 @@ class Text:
         Example:
             >>> def example(client: Client) -> None:
             ...     with client.text.session() as session:
-            ...         one, two = asyncio.gather_threads(session.generate("x"), session.generate("y"))
+            ...         answer = session.generate("What is TLS?")
+            ...         print(answer.text)
         """
         call = call_options(self._link.config, UNSET, metadata, request_id)
         driver = sessions.open_session(self._link, self._link.stub(TextServiceStub).Session, call)
@@ -250,6 +251,10 @@ class Text:
 
         Raises:
             PermissionDeniedError: The credential lacks `text.models`.
+
+        Example:
+            >>> def example(client: Client) -> list[str]:
+            ...     return [model.id for model in client.text.models()]
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
         response = self._link.unary(self._link.stub(TextServiceStub).ListModels, pb.ListModelsRequest(), call)

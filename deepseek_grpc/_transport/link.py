@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from deepseek_grpc import _forks
 from deepseek_grpc._call import CallOptions
-from deepseek_grpc._codec.observe import Observation
 from deepseek_grpc.auth import TokenSource, cached_token, call_credentials, channel_credentials, current_token
 from deepseek_grpc.config import ClientConfig
 from deepseek_grpc.errors import ConfigurationError, DeadlineExceededError, DeepSeekError
 from deepseek_grpc.tls import TLS
 
-__all__ = ["LinkBase", "left", "no_place"]
+if TYPE_CHECKING:
+    from deepseek_grpc._codec.observe import Observation
 
-_log = logging.getLogger("deepseek_grpc")
+__all__ = ["LinkBase", "left", "no_place"]
 
 _LOOK_SECONDS = 1.0
 """How often, at most, the certificates' files are looked at."""
@@ -77,6 +76,8 @@ class LinkBase:
         """Begins the record of a call, if anybody observes."""
         if not self.config.observers:
             return None
+        from deepseek_grpc._codec.observe import Observation
+
         return Observation(self.config.observers, self._names[method], self.target, request, call)
 
     def name(self, stub: Any) -> Any:
@@ -97,7 +98,11 @@ class LinkBase:
         try:
             self._credentials = channel_credentials(self.target, self.config, self.source)
         except ConfigurationError as error:
-            _log.warning("the changed certificates aren't used, the old ones stay: %s", error.details)
+            import logging
+
+            logging.getLogger("deepseek_grpc").warning(
+                "the changed certificates aren't used, the old ones stay: %s", error.details
+            )
             return False
         return True
 

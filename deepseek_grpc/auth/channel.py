@@ -33,6 +33,12 @@ def call_credentials(source: TokenSource) -> grpc.CallCredentials:
     """Makes gRPC call credentials of a token source; they work on every kind of call over a secure or local channel.
 
     gRPC asks in threads of its own, so that a source may wait there for a token.
+
+    >>> credentials = call_credentials(StaticToken("opaque-token"))
+    >>> channel = grpc.secure_channel(
+    ...     "gateway.internal:443", grpc.composite_channel_credentials(grpc.ssl_channel_credentials(), credentials)
+    ... )
+    >>> channel.close()
     """
     return grpc.metadata_call_credentials(_Plugin(source), name="deepseek-grpc-jwt")
 
@@ -46,6 +52,11 @@ def channel_credentials(target: str, config: ClientConfig, source: TokenSource |
     Raises:
         ConfigurationError: A plain-text channel to another host was asked for, a certificate can't be read or isn't in
             PEM, or the key isn't the certificate's.
+
+    >>> target, config = "dns:///gateway.internal:443", ClientConfig()
+    >>> credentials = channel_credentials(target, config, StaticToken("opaque-token"))
+    >>> channel = grpc.secure_channel(target, credentials, config.channel_options(target))
+    >>> channel.close()
     """
     local = is_loopback(target)
     if config.tls is False and not local:

@@ -29,6 +29,13 @@ class TokenSource(Protocol):
 
     `invalidate(token: str) -> None` says that the gateway refused this token: unless another has taken its place
     meanwhile, the next `token()` returns a new one.
+
+    >>> class Vault:
+    ...     def token(self) -> str:
+    ...         return "opaque-token"  # from wherever tokens are kept
+    >>> with Client("dns:///gateway.internal:443", credentials=Vault()) as client:
+    ...     client
+    Client('dns:///gateway.internal:443')
     """
 
     def token(self) -> str:
@@ -39,12 +46,20 @@ class TokenSource(Protocol):
 
 
 def current_token(source: TokenSource) -> str:
-    """Returns a source's token, fit for a header; raises AuthenticationError when it has none, or fails."""
+    """Returns a source's token, fit for a header; raises AuthenticationError when it has none, or fails.
+
+    >>> current_token(StaticToken("opaque-token"))
+    'opaque-token'
+    """
     return _checked(_asked(source.token))
 
 
 def cached_token(cached: Callable[[], str | None]) -> str | None:
-    """Returns what a source's `cached` says, fit for a header; raises AuthenticationError when it fails."""
+    """Returns what a source's `cached` says, fit for a header; raises AuthenticationError when it fails.
+
+    >>> cached_token(lambda: None) is None
+    True
+    """
     token = _asked(cached)
     return None if token is None else _checked(token)
 
@@ -70,7 +85,11 @@ def _checked(token: Any) -> str:
 
 
 def token_source(credentials: TokenSource | str | Secret | None) -> TokenSource | None:
-    """Makes a token source of what users give; raises ConfigurationError where it can't be one."""
+    """Makes a token source of what users give; raises ConfigurationError where it can't be one.
+
+    >>> token_source("opaque-token")
+    StaticToken(…)
+    """
     if isinstance(credentials, str | Secret):
         return StaticToken(credentials)
     if credentials is None or (isinstance(credentials, TokenSource) and not isinstance(credentials, type)):

@@ -68,8 +68,11 @@ class Gateway:
         ConfigurationError: The settings don't fit together.
 
     Example:
+        >>> from deepseek_grpc.gateway.settings import ClientSettings, Settings
+        >>> client = ClientSettings("svc-a", Secret("0123456789abcdef0123456789abcdef"), roles=("writer",))
+        >>> settings = Settings(listen="127.0.0.1:0", clients=(client,), roles={"writer": ("text.*",)})
         >>> async def main() -> None:
-        ...     async with Gateway(Settings(listen="127.0.0.1:0", clients=(client,), roles=roles)) as gateway:
+        ...     async with Gateway(settings) as gateway:
         ...         print(gateway.address)
     """
 

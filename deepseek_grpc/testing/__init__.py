@@ -1,18 +1,18 @@
 """A gateway for your own tests: the real one, with an engine that says what you tell it to.
 
-    from deepseek_grpc.testing import Delay, Fail, FakeServer
-
-    with FakeServer() as fake, fake.client() as client:
-        fake.text.script("Hel", Delay(0.2), "lo")
-        assert client.text.generate("Hi").text == "Hello"
-
-        fake.text.script(Fail("UNAVAILABLE"))  # the client tries again, and gets what comes next
-        fake.text.script("Hi")
-        assert client.text.generate("Hi").meta.upstream.attempts == 2
-
-        fake.text.script(Fail("UNAVAILABLE", retryable=False))  # raises ServiceUnavailableError
-        with pytest.raises(ServiceUnavailableError):
-            client.text.generate("Hi")
+>>> from deepseek_grpc.errors import ServiceUnavailableError
+>>> from deepseek_grpc.testing import Delay, Fail, FakeServer
+>>> with FakeServer() as fake, fake.client() as client:
+...     fake.text.script("Hel", Delay(0.2), "lo")
+...     assert client.text.generate("Hi").text == "Hello"
+...
+...     fake.text.script(Fail("UNAVAILABLE"))  # the client tries again, and gets what comes next
+...     fake.text.script("Hi")
+...     assert client.text.generate("Hi").meta.upstream.attempts == 2
+...
+...     fake.text.script(Fail("UNAVAILABLE", retryable=False))
+...     with pytest.raises(ServiceUnavailableError):
+...         client.text.generate("Hi")
 
 pytest finds the fixtures `fake_server` and `fake_client` by itself.
 """

@@ -136,6 +136,20 @@ class ScriptedEngine:
     """Says what the scripts tell it, one script a request in the order given, and `default` when there is none left.
 
     A completion takes its script from the same queue; it has text alone, so reasoning and tool calls fail in it.
+
+    Example:
+        >>> with FakeServer() as fake, fake.client() as client:
+        ...     fake.text.script(Reasoning("Hm."), ToolUse("weather", '{"city": "Bern"}'))
+        ...     fake.text.script("21 °C", Finished("length"))
+        ...     fake.text.script(Stall())
+        ...     client.text.generate("How warm is it?").tool_calls[0].name
+        ...     client.text.generate("How warm is it?", metadata={"x-team": "a"}).finish_reason
+        ...     client.text.stream("How warm is it?").close()
+        ...     asked = fake.text.wait_for_requests(2)
+        ...     asked[1].metadata["x-team"]
+        'weather'
+        'length'
+        'a'
     """
 
     default: tuple[Step, ...] = ("Hello", " from", " the", " fake", " server", ".")

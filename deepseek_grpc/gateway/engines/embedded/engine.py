@@ -70,7 +70,7 @@ class EmbeddedEngine:
                 backend=self.name,
                 description=(
                     "A small n-gram model of a built-in text, for offline demos and tests. It is not a DeepSeek model. "
-                    "It can think before it answers, call tools and answer in JSON by a schema, so that clients can try all that."
+                    "It can think before it answers, call tools and answer in JSON by a schema, to try it all."
                 ),
             ),
         )
