@@ -57,9 +57,10 @@ def calls():
         if inspect.isroutine(thing) or (inspect.isclass(thing) and not is_value(thing)):
             yield name, thing
     for cls in CALLED:
-        for name, member in vars(cls).items():
-            if not name.startswith("_") and isinstance(member, classmethod | type(calls)):
-                yield f"{cls.__name__}.{name}", getattr(cls, name)
+        for name in vars(cls):
+            method = getattr(cls, name)
+            if not name.startswith("_") and (inspect.isfunction(method) or inspect.ismethod(method)):
+                yield f"{cls.__name__}.{name}", method
 
 
 CALLS = dict(calls())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import grpc
 
@@ -32,7 +33,7 @@ class LinkBase:
         self.source = source
         self._cached = getattr(source, "cached", None)
         self._invalidate = getattr(source, "invalidate", None)
-        self._names: dict[Any, str] = {}
+        self._names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # methods hold their channels
         _forks.check()  # before anything of gRPC's, which may hang
         self._credentials = channel_credentials(target, config, source)
         self._tls = config.tls if isinstance(config.tls, TLS) else None

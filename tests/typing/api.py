@@ -14,11 +14,17 @@ from deepseek_grpc import (
     API_VERSION,
     TLS,
     UNSET,
+    AccountBalance,
     AsyncClient,
     AsyncSession,
     AsyncTextStream,
+    AuditLog,
+    Balance,
+    CallRecord,
     Client,
     ClientConfig,
+    ClientOptions,
+    CompleteOptions,
     Completion,
     ContentPart,
     DeepSeekError,
@@ -32,10 +38,13 @@ from deepseek_grpc import (
     Message,
     Meta,
     Model,
+    OAuth2ClientCredentials,
+    Observer,
     Prompt,
     ReasoningDelta,
     ResponseFormat,
     Retry,
+    Secret,
     Session,
     Started,
     StaticToken,
@@ -59,8 +68,20 @@ from deepseek_grpc import (
     tool_result,
     user,
 )
-from deepseek_grpc.testing import Delay, Fail, FakeServer, Reasoning, RecordedRequest, ScriptedEngine, Stall, ToolUse
-from deepseek_grpc.types import GenerateRequest, HealthStatus, Unset
+from deepseek_grpc.audit import redact
+from deepseek_grpc.local import LocalGateway
+from deepseek_grpc.testing import (
+    Delay,
+    Fail,
+    FakeServer,
+    Reasoning,
+    RecordedCompletion,
+    RecordedRequest,
+    ScriptedEngine,
+    Stall,
+    ToolUse,
+)
+from deepseek_grpc.types import FimRequest, GenerateRequest, HealthStatus, Unset
 
 
 def clients() -> None:
@@ -78,6 +99,32 @@ def clients() -> None:
     Client("gw:443", credentials=5)  # type: ignore[arg-type]
     Client("gw:443", config={})  # type: ignore[arg-type]
     Client("gw:443", insecure=True)  # type: ignore[call-arg]
+
+
+def clients_with_options(options: ClientOptions) -> None:
+    Client("gw:443", max_concurrency=64, observers=[AuditLog("x")], wait_for_ready=True, metadata={"x-team": "a"})
+    Client("gw:443", credentials=Secret("a token"), config=ClientConfig(), max_concurrency=None, tls=TLS("ca.pem"))
+    Client("gw:443", timeouts=Timeouts(total=5), retry=Retry(attempts=1), keepalive=Keepalive(interval=20))
+    Client("gw:443", token_delivery="metadata", max_message_bytes=1024, reconnect_backoff=(0.1, 1))
+    AsyncClient("gw:443", **options)
+    AsyncClient.from_env({}, observers=(AuditLog("x"),), wait_for_ready=False)
+    assert_type(Client.from_env(max_concurrency=64), Client)
+    assert_type(AsyncClient.from_env(**options), AsyncClient)
+    given: ClientOptions = {"max_concurrency": 64, "metadata": {}, "tls": True}
+    given["observers"] = [AuditLog("x")]
+    given["max_concurency"] = 64  # type: ignore[typeddict-unknown-key]
+    given["max_concurrency"] = "64"  # type: ignore[typeddict-item]
+    Client("gw:443", max_concurency=64)  # type: ignore[call-arg]
+    Client("gw:443", max_concurrency=0.5)  # type: ignore[arg-type]
+    Client("gw:443", observers=AuditLog("x"))  # type: ignore[arg-type]
+    Client("gw:443", observers=["x"])  # type: ignore[list-item]
+    Client("gw:443", metadata={"x-team": 5})  # type: ignore[dict-item]
+    Client("gw:443", wait_for_ready="yes")  # type: ignore[arg-type]
+    Client("gw:443", tls="ca.pem")  # type: ignore[arg-type]
+    Client("gw:443", timeouts=5)  # type: ignore[arg-type]
+    AsyncClient("gw:443", token_delivery="header")  # type: ignore[arg-type]
+    AsyncClient.from_env(max_concurency=64)  # type: ignore[call-arg]
+    AsyncClient.from_env(retry=3)  # type: ignore[arg-type]
 
 
 class MyTokens:
@@ -102,6 +149,83 @@ def credentials(source: TokenSource) -> None:
     credentials(NoTokens())  # type: ignore[arg-type]
     JWTSigner("id", "secret", algorithm="HS512")  # type: ignore[arg-type]
     JWTSigner("id", "secret", "HS256")  # type: ignore[call-arg]
+    JWTSigner("id", Secret("secret"))
+    JWTSigner("id", 5)  # type: ignore[arg-type]
+    credentials(OAuth2ClientCredentials("https://login.example.com/token", "id", "secret"))
+    fetched = OAuth2ClientCredentials(
+        *("https://login.example.com/token", "id"),
+        Secret(b"secret"),
+        scope="a b",
+        audience="gw",
+        auth="body",
+        ca_file="ca.pem",
+        timeout=2.5,
+        extra={"resource": "x"},
+        clock=lambda: 0.0,
+    )
+    assert_type(fetched.token(), str)
+    assert_type(fetched.cached(), str | None)
+    fetched.invalidate(fetched.token())
+    Client("gw:443", credentials=fetched)
+    OAuth2ClientCredentials("https://login.example.com/token", "id")  # type: ignore[call-arg]
+    OAuth2ClientCredentials("https://login.example.com/token", "id", None)  # type: ignore[arg-type]
+    OAuth2ClientCredentials("https://login.example.com/token", "id", "s", auth="header")  # type: ignore[arg-type]
+    OAuth2ClientCredentials("https://login.example.com/token", "id", "s", scope=["a"])  # type: ignore[arg-type]
+    OAuth2ClientCredentials("https://login.example.com/token", "id", "s", extra={"a": 1})  # type: ignore[dict-item]
+
+
+def secrets(secret: Secret) -> None:
+    assert_type(secret.reveal(), bytes)
+    assert_type(len(secret), int)
+    StaticToken(Secret(secret))
+    Secret(5)  # type: ignore[arg-type]
+    Secret()  # type: ignore[call-arg]
+    _: str = secret  # type: ignore[assignment]
+    _ = secret.value  # type: ignore[attr-defined]
+
+
+class MyObserver:
+    """Anything that is told of starts and ends is an observer."""
+
+    def started(self, call: CallRecord) -> None:
+        assert_type(call.excerpt(50), str)
+        assert_type(call.started_at, float)
+
+    def ended(self, call: CallRecord) -> None:
+        assert_type(call.method + call.target + call.request_id + call.model, str)
+        assert_type(call.code, grpc.StatusCode | None)
+        assert_type(call.seconds, float | None)
+        assert_type(call.first_content_seconds, float | None)
+        assert_type(call.error, BaseException | None)
+        assert_type(call.attempts, int)
+        assert_type(call.usage, Usage | None)
+        _ = call.prompt  # type: ignore[attr-defined]
+
+
+class HalfAnObserver:
+    """And nothing else is."""
+
+    def started(self, call: CallRecord) -> None:
+        """Is told of starts alone."""
+
+
+class WrongObserver(HalfAnObserver):
+    """Takes something else."""
+
+    def ended(self, call: str) -> None:
+        """Is told of ends, but not like this."""
+
+
+def observers(log: Observer) -> None:
+    Client("gw:443", observers=[log, MyObserver(), AuditLog("x", prompts=True)])
+    ClientConfig(observers=(MyObserver(), AuditLog("x")))
+    assert_type(ClientConfig().observers, Sequence[Observer])
+    assert_type(redact("x"), str)
+    Client("gw:443", observers=[HalfAnObserver()])  # type: ignore[list-item]
+    Client("gw:443", observers=[WrongObserver()])  # type: ignore[list-item]
+    AuditLog()  # type: ignore[call-arg]
+    AuditLog(5)  # type: ignore[arg-type]
+    AuditLog("x", True)  # type: ignore[call-arg]
 
 
 def configs() -> None:
@@ -115,7 +239,10 @@ def configs() -> None:
         wait_for_ready=True,
         max_message_bytes=1024,
         reconnect_backoff=(0.1, 1),
+        max_concurrency=64,
+        observers=[AuditLog("x")],
     )
+    assert_type(config.max_concurrency, int | None)
     assert_type(config.timeouts, Timeouts)
     assert_type(config.timeouts.total, float | Unset | None)
     assert_type(config.tls, TLS | bool | Unset)
@@ -184,6 +311,43 @@ def options() -> GenerateOptions:
         "user_id": "u1",
         "extra": {"top_k": 5},
     }
+
+
+def complete_options() -> CompleteOptions:
+    return {
+        "model": "deepseek-flash",
+        "max_tokens": 64,
+        "temperature": 0,
+        "top_p": None,
+        "stop": "END",
+        "frequency_penalty": 0.5,
+        "presence_penalty": 0,
+        "seed": 7,
+        "echo": True,
+        "logprobs": 3,
+        "user_id": "u1",
+        "extra": {"top_k": 5},
+    }
+
+
+def wrong_complete_options(client: Client) -> None:
+    client.text.complete("x", suffix="y", stop=["END"], echo=None, timeout=None, metadata={}, request_id="r1")
+    client.text.complete([user("x")])  # type: ignore[arg-type]
+    client.text.complete("x", "y")  # type: ignore[call-arg]
+    client.text.complete("x", suffix=None)  # type: ignore[arg-type]
+    client.text.complete("x", logprobs="3")  # type: ignore[arg-type]
+    client.text.complete("x", tools=[])  # type: ignore[call-arg]
+    client.text.stream_complete("x", sufix="y")  # type: ignore[call-arg]
+    client.text.stream_complete("x", echo="yes")  # type: ignore[arg-type]
+    client.text.balance("USD")  # type: ignore[call-arg, arg-type]
+
+
+def balances(account: AccountBalance) -> None:
+    assert_type(account.available, bool)
+    assert_type(account.balances, tuple[Balance, ...])
+    for balance in account.balances:
+        assert_type(balance.currency + balance.total + balance.granted + balance.topped_up, str)
+    account.available = True  # type: ignore[misc]
 
 
 def wrong_options(client: Client) -> None:
@@ -286,6 +450,15 @@ def sync_calls(client: Client) -> None:
     assert_type(client.text.models(timeout=5), list[Model])
     assert_type(client.health(), HealthStatus)
     assert_type(client.health("deepseek_rpc.v2.TextService", timeout=1.5), HealthStatus)
+    client.warm()
+    client.warm(timeout=Timeouts(total=5))
+    client.warm(timeout="5")  # type: ignore[arg-type]
+    assert_type(client.text.complete("x"), Completion)
+    assert_type(client.text.complete("x", suffix="y", timeout=5, **complete_options()), Completion)
+    assert_type(client.text.balance(timeout=5, metadata={"x": "y"}, request_id="r1"), AccountBalance)
+    with client.text.stream_complete("x", suffix="y", timeout=5, **complete_options()) as filled:
+        assert_type(filled, TextStream)
+        assert_type(filled.final(), Completion)
     with client.text.stream("Hi", timeout=Timeouts(first_token=2), **options()) as stream:
         assert_type(stream, TextStream)
         assert_type(stream.request_id, str)
@@ -312,6 +485,13 @@ async def async_calls(client: AsyncClient) -> None:
     assert_type(await client.text.generate_many(["Hi"]), list[Completion | DeepSeekError])
     assert_type(await client.text.models(), list[Model])
     assert_type(await client.health(), HealthStatus)
+    await client.warm()
+    await client.warm(timeout=2.5)
+    assert_type(await client.text.complete("x", suffix="y", **complete_options()), Completion)
+    assert_type(await client.text.balance(), AccountBalance)
+    async with client.text.stream_complete("x", suffix="y", request_id="r1", **complete_options()) as filled:
+        assert_type(filled, AsyncTextStream)
+        assert_type(await filled.final(), Completion)
     async with client.text.stream("Hi", timeout=5, request_id="r1", metadata={}, **options()) as stream:
         assert_type(stream, AsyncTextStream)
         async for event in stream:
@@ -385,11 +565,29 @@ def fakes() -> None:
         assert_type(fake.text.requests, list[RecordedRequest])
         assert_type(fake.text.requests[0].request, GenerateRequest)
         assert_type(fake.text.wait_for_requests(1, timeout=5), list[RecordedRequest])
+        assert_type(fake.text.completions, list[RecordedCompletion])
+        assert_type(fake.text.completions[0].request, FimRequest)
+        fake.text.account = AccountBalance(available=False, balances=(Balance("USD", "0.00"),))
         assert_type(fake.client(), Client)
+        assert_type(fake.client(max_concurrency=1, observers=[AuditLog("x")]), Client)
+        fake.client(max_concurency=1)  # type: ignore[call-arg]
         assert_type(fake.async_client(credentials=None, config=ClientConfig()), AsyncClient)
         assert_type(fake.credentials(), TokenSource)
         assert_type(fake.environ, Mapping[str, str])
         assert_type(fake.target, str)
+
+
+def local_gateways() -> None:
+    with LocalGateway(pace=40) as gateway:
+        assert_type(gateway, LocalGateway)
+        assert_type(gateway.client(max_concurrency=64), Client)
+        assert_type(gateway.async_client(timeouts=Timeouts(total=5), wait_for_ready=True), AsyncClient)
+        assert_type(gateway.credentials(), TokenSource)
+        assert_type(gateway.target, str)
+        gateway.client(max_concurency=64)  # type: ignore[call-arg]
+        gateway.async_client(max_concurrency="64")  # type: ignore[arg-type]
+    LocalGateway(speed=40)  # type: ignore[call-arg]
+    LocalGateway(engine="embedded")  # type: ignore[arg-type]
 
 
 def no_such_thing() -> None:
