@@ -7,7 +7,7 @@ READY  := $(VENV)/.ready
 FLOOR  := 1.76.0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve proto sync fmt check test test-heavy bench lock clean
+.PHONY: help setup demo serve proto sync fmt check test test-heavy coverage bench lock clean
 
 help:  ## Say what there is
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -52,8 +52,11 @@ check: $(READY) $(VENV)/.tools  ## Lint, types, protos, and whether mirror and g
 test: $(READY)  ## Run the tests that need nothing but Python
 	$(BIN)/python -m pytest -q
 
-test-heavy: $(READY)  ## Run what needs minutes: the oldest and the newest grpcio, wheels, benchmarks' smoke runs
+test-heavy: $(READY)  ## Run what needs minutes: the oldest and the newest grpcio, coverage, wheels, benchmarks' smoke runs
 	$(BIN)/python -m pytest -q -m heavy --timeout 900
+
+coverage: $(READY)  ## Run the tests, name the branches they don't take, fail under 95 %
+	$(BIN)/python scripts/branches.py
 
 bench: $(READY)  ## Run the benchmarks and print their ratios
 	$(BIN)/python benchmarks/client_overhead.py
@@ -66,4 +69,4 @@ lock: $(READY)  ## Resolve requirements.lock anew
 		--all-extras --group dev --output-file requirements.lock pyproject.toml
 
 clean:  ## Remove the environment and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage dist

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import TypeAlias
 from weakref import WeakMethod
@@ -29,19 +30,33 @@ _METADATA_BYTES = 4096  # gRPC rejects metadata above 8 KiB at random; ours and 
 class CallOptions:
     """What the transport needs to make a call."""
 
-    __slots__ = ("metadata", "request_id", "timeouts", "wait_for_ready")
+    __slots__ = ("began", "metadata", "request_id", "timeouts", "wait_for_ready")
 
     def __init__(self, request_id: str, metadata: Metadata, timeouts: Timeouts, wait_for_ready: bool | None) -> None:
         self.request_id = request_id
         self.metadata = metadata
         self.timeouts = timeouts
         self.wait_for_ready = wait_for_ready
+        self.began = time.monotonic()
 
     @property
     def total(self) -> float | None:
-        """The RPC's deadline in seconds from now."""
+        """The whole call's time in seconds, what it waits for before it is sent included."""
         total = self.timeouts.total
         return None if total is None or total is UNSET else total
+
+    def left(self) -> float | None:
+        """Returns what is left of it now; raises DeadlineExceededError when nothing is."""
+        total = self.total
+        if total is None:
+            return None
+        left = total - (time.monotonic() - self.began)
+        if left <= 0:
+            raise DeadlineExceededError(
+                f"the total time of {total:g} s (Timeouts.total) was over before the call was sent",
+                request_id=self.request_id,
+            )
+        return left
 
 
 def new_request_id() -> str:

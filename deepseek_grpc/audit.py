@@ -26,14 +26,22 @@ def _reset() -> None:
 os.register_at_fork(after_in_child=_reset)
 
 _EXCERPT: Final = 50
-_LOOKED_AT: Final = 400
+_LOOKED_AT: Final = 1000
 """Characters that are redacted before the excerpt is cut, so that a cut can't make half of an address look harmless."""
+_LAST_WORD: Final = re.compile(r"\S*\Z")
 
 # In this order: what is longest and surest first, because a later one could take a piece of it.
 _PERSONAL: Final = (
     ("key", re.compile(r"-----BEGIN [^-]*PRIVATE KEY.*", re.DOTALL)),
     ("token", re.compile(r"\beyJ[\w-]{5,}(?:\.[\w-]*){0,4}|\b(?:sk|pk|rk|gh[pousr]|xox[abp]|AKIA)[-_]?[\w-]{16,}")),
-    ("secret", re.compile(r"(?i)\b(?:password|passwd|pwd|secret|api[-_ ]?key|token|bearer)\b\s*(?:is\b|[:=])?\s*\S+")),
+    (
+        "secret",
+        re.compile(
+            r"(?i)\bauthorization\b[\"']?\s*[:=]\s*[\"']?\w+\s+\S+"
+            r"|(?<![^\W_])(?:(?:password|passwd|pwd)\b(?:[\"']?\s*(?:is\b|[:=]))?"
+            r"|(?:pass|secret|(?:api[-_ ]?)?key|token|bearer)\b[\"']?\s*(?:is\b|[:=]))\s*\S+"
+        ),
+    ),
     ("url", re.compile(r"\b[a-z][a-z0-9+.-]{1,20}://[^\s/@]+@\S+", re.IGNORECASE)),
     ("email", re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]{1,64}@[\w-]+(?:\.[\w-]+)+")),
     ("iban", re.compile(r"\b[A-Z]{2}\d{2}(?:[ -]?[A-Z0-9]{4}){2,7}(?:[ -]?[A-Z0-9]{1,3})?\b")),
@@ -41,6 +49,8 @@ _PERSONAL: Final = (
     ("number", re.compile(r"\+?\(?\d(?:[ ./()-]{0,2}\d){6,}")),
     ("token", re.compile(r"\b(?=[\w+/-]*\d)(?=[\w+/-]*[A-Za-z])[\w+/-]{24,}={0,2}")),
 )
+# While the other kinds are looked for, one private-use character stands for what was found: it can't be cut in two.
+_MARKS: Final = {0xE000 + place: f"[{kind}]" for place, (kind, _) in enumerate(_PERSONAL)}
 
 
 def redact(text: str) -> str:
@@ -52,9 +62,9 @@ def redact(text: str) -> str:
     >>> redact("I am ada@example.org, call +44 20 7946 0958")
     'I am [email], call [number]'
     """
-    for kind, pattern in _PERSONAL:
-        text = pattern.sub(f"[{kind}]", text)
-    return text
+    for mark, (_, pattern) in zip(_MARKS, _PERSONAL, strict=True):
+        text = pattern.sub(chr(mark), text)
+    return text.translate(_MARKS)
 
 
 class AuditLog:
@@ -84,7 +94,7 @@ class AuditLog:
     def __init__(self, path: str | os.PathLike[str], *, prompts: bool = False) -> None:
         if not isinstance(path, str | os.PathLike):
             raise ConfigurationError(f"the audit log's path is a {type(path).__name__}; give the path of a file")
-        self.path = os.fspath(path)
+        self.path = os.path.abspath(path)  # noqa: PTH100 - as it is, and for good: a daemon changes its directory
         self._prompts = prompts
         try:
             self._file = self._open()
@@ -96,7 +106,10 @@ class AuditLog:
         """Writes the record before a call."""
         fields: dict[str, Any] = {"target": call.target, "model": call.model}
         if self._prompts:
-            fields["prompt"] = redact(call.excerpt(_LOOKED_AT))[:_EXCERPT]
+            asked = call.excerpt(_LOOKED_AT)
+            if len(asked) == _LOOKED_AT:  # the last word may be half of one
+                asked = _LAST_WORD.sub("", asked)
+            fields["prompt"] = redact(asked)[:_EXCERPT]
         self._write("started", call, call.started_at, fields)
 
     def ended(self, call: CallRecord) -> None:

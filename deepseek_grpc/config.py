@@ -12,10 +12,26 @@ from deepseek_grpc.telemetry import Observer
 from deepseek_grpc.tls import TLS, is_loopback
 from deepseek_grpc.types import UNSET, Unset
 
-__all__ = ["API_VERSION", "ClientConfig", "ClientOptions", "Keepalive", "Retry", "Timeouts", "client_config"]
+__all__ = [
+    "API_VERSION",
+    "ENVIRONMENT",
+    "ClientConfig",
+    "ClientOptions",
+    "Keepalive",
+    "Retry",
+    "Timeouts",
+    "client_config",
+]
 
 API_VERSION: Final = "2.3.1"
 """The SemVer version of the API that this package speaks, sent as `x-api-version`."""
+
+ENVIRONMENT: Final = (
+    *("DEEPSEEK_GRPC_TARGET", "DEEPSEEK_GRPC_CLIENT_ID", "DEEPSEEK_GRPC_CLIENT_SECRET", "DEEPSEEK_GRPC_TOKEN"),
+    *("DEEPSEEK_GRPC_TOKEN_URL", "DEEPSEEK_GRPC_SCOPE"),
+    *("DEEPSEEK_GRPC_CA_FILE", "DEEPSEEK_GRPC_CERT_FILE", "DEEPSEEK_GRPC_KEY_FILE"),
+)
+"""The environment variables that `Client.from_env` reads."""
 
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
 """The default limit of one message, both ways and at both ends."""
@@ -298,7 +314,9 @@ class ClientConfig(Value):
 
 
 def _observers(given: Sequence[Observer]) -> tuple[Observer, ...]:
-    if not isinstance(given, Sequence) or not all(isinstance(observer, Observer) for observer in given):
+    if not isinstance(given, Sequence) or not all(
+        isinstance(observer, Observer) and not isinstance(observer, type) for observer in given
+    ):
         raise ConfigurationError(
             "observers has something else than observers; give for example [AuditLog('calls.log')]"
         )

@@ -34,6 +34,10 @@ class TLS(Value):
             path = getattr(self, name)
             if path is not None and not isinstance(path, str | os.PathLike):
                 raise ConfigurationError(f"TLS.{name} is a {type(path).__name__}; give the path of a PEM file")
+        if self.server_name is not None and (not isinstance(self.server_name, str) or not self.server_name):
+            raise ConfigurationError(
+                f"TLS.server_name is {self.server_name!r}; give a host's name, or None for the target's"
+            )
         if (self.cert_file is None) != (self.key_file is None):
             raise ConfigurationError("TLS.cert_file and TLS.key_file go together: give both or neither")
 

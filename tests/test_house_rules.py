@@ -23,7 +23,21 @@ PACKAGE = ROOT / "deepseek_grpc"
 # Imports go downward or stay on their floor.
 FLOORS = {
     **dict.fromkeys(
-        ("_value", "_forks", "_secret", "_pem", "types", "errors", "config", "auth", "telemetry", "tls", "audit"), 0
+        (
+            "_value",
+            "_forks",
+            "_secret",
+            "_pem",
+            "_http",
+            "types",
+            "errors",
+            "config",
+            "auth",
+            "telemetry",
+            "tls",
+            "audit",
+        ),
+        0,
     ),  # vocabulary; knows no protobuf
     **dict.fromkeys(("_codec", "_call", "_session", "_resilience", "cache"), 1),  # pure
     "_transport": 2,  # the only floor of the client that performs RPCs

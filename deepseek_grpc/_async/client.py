@@ -8,13 +8,13 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Never, Self, Unpack, cast
+from typing import Never, Self, Unpack, cast
 
 from deepseek_grpc._async.text import AsyncText
 from deepseek_grpc._call import Timeout, call_options, check_metadata
 from deepseek_grpc._transport import aio as transport
 from deepseek_grpc.auth import Secret, TokenSource, token_source
-from deepseek_grpc.config import ClientConfig, ClientOptions, client_config
+from deepseek_grpc.config import ENVIRONMENT, ClientConfig, ClientOptions, client_config
 from deepseek_grpc.errors import ConfigurationError, NotFoundError, UnimplementedError
 from deepseek_grpc.tls import TLS
 from deepseek_grpc.types import UNSET, HealthStatus
@@ -75,7 +75,7 @@ class AsyncClient:
         `_CERT_FILE` and `_KEY_FILE` are for TLS to the gateway.
 
         Raises:
-            ConfigurationError: A variable is missing, or half of a pair is.
+            ConfigurationError: A variable is missing, half of a pair is, or there are two credentials.
 
         Example:
             >>> async def example() -> None:
@@ -83,13 +83,19 @@ class AsyncClient:
             ...         print((await client.text.generate("Say hi")).text)
         """
         env = os.environ if environ is None else environ
-        value = {name: env.get(f"DEEPSEEK_GRPC_{name}", "") for name in _VARIABLES}
+        value = {name.removeprefix("DEEPSEEK_GRPC_"): env.get(name, "") for name in ENVIRONMENT}
         if not value["TARGET"]:
             raise ConfigurationError("DEEPSEEK_GRPC_TARGET is not set; give for example 'dns:///gateway.internal:443'")
         if bool(value["CLIENT_ID"]) != bool(value["CLIENT_SECRET"]):
             raise ConfigurationError(
                 "DEEPSEEK_GRPC_CLIENT_ID and DEEPSEEK_GRPC_CLIENT_SECRET go together: set both or neither"
             )
+        if bool(value["CERT_FILE"]) != bool(value["KEY_FILE"]):
+            raise ConfigurationError(
+                "DEEPSEEK_GRPC_CERT_FILE and DEEPSEEK_GRPC_KEY_FILE go together: set both or neither"
+            )
+        if value["TOKEN"] and value["CLIENT_ID"]:
+            raise ConfigurationError("DEEPSEEK_GRPC_TOKEN and DEEPSEEK_GRPC_CLIENT_ID are both set; give one")
         config = client_config(config, options)
         if config.tls is UNSET and (value["CA_FILE"] or value["CERT_FILE"]):
             tls = TLS(value["CA_FILE"] or None, value["CERT_FILE"] or None, value["KEY_FILE"] or None)
@@ -133,10 +139,13 @@ class AsyncClient:
         from grpc_health.v1 import health_pb2, health_pb2_grpc
 
         call = call_options(self._link.config, timeout)
-        stub: Any = self._link.stub(health_pb2_grpc.HealthStub)
         try:
             response = await self._link.unary(
-                stub.Check, health_pb2.HealthCheckRequest(service=service), call, credential=False
+                health_pb2_grpc.HealthStub,
+                "Check",
+                health_pb2.HealthCheckRequest(service=service),
+                call,
+                credential=False,
             )
         except NotFoundError as error:
             raise NotFoundError(
@@ -176,12 +185,6 @@ class AsyncClient:
 
     def __repr__(self) -> str:
         return f"AsyncClient({self._link.target!r})"
-
-
-_VARIABLES = (
-    *("TARGET", "CLIENT_ID", "CLIENT_SECRET", "TOKEN", "TOKEN_URL", "SCOPE"),
-    *("CA_FILE", "CERT_FILE", "KEY_FILE"),
-)
 
 
 def _credentials(value: Mapping[str, str]) -> TokenSource | str | None:

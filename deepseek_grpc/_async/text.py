@@ -12,6 +12,7 @@ from deepseek_grpc._codec.account import decode_balance
 from deepseek_grpc._codec.answer import decode_completion, decode_models
 from deepseek_grpc._codec.checks import invalid, request_limit
 from deepseek_grpc._codec.fim import CompleteOptions, encode_complete
+from deepseek_grpc._codec.message import several_of
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
 from deepseek_grpc._codec.structured import with_parsed
 from deepseek_grpc._transport import aio as transport
@@ -62,7 +63,7 @@ class AsyncText:
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
-        response = await self._link.unary(self._link.stub(TextServiceStub).Generate, request, call)
+        response = await self._link.unary(TextServiceStub, "Generate", request, call)
         completion = decode_completion(response, call.request_id)
         output = options.get("output")
         return completion if output is None else with_parsed(completion, output)
@@ -90,7 +91,7 @@ class AsyncText:
             **options: See `GenerateOptions`.
 
         Raises:
-            InvalidRequestError: `concurrency` is less than 1.
+            InvalidRequestError: `concurrency` is less than 1, or `prompts` is a single one.
 
         Example:
             >>> async def example(client: AsyncClient) -> None:
@@ -100,11 +101,14 @@ class AsyncText:
         """
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise invalid("concurrency", f"is {concurrency!r}; give at least 1")
+        if "request_id" in options:
+            raise TypeError("generate_many has no argument 'request_id': each call has an id of its own")
+        several = tuple(several_of("prompts", prompts, "several prompts, in a list"))
 
         async def one(prompt: Prompt) -> Completion:
             return await self.generate(prompt, timeout=timeout, metadata=metadata, **options)
 
-        return await transport.each(one, list(prompts), concurrency, on_progress)
+        return await transport.each(one, several, concurrency, on_progress)
 
     def stream(
         self,
@@ -129,7 +133,7 @@ class AsyncText:
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
-        messages = self._link.stream(self._link.stub(TextServiceStub).StreamGenerate, request, call)
+        messages = self._link.stream(TextServiceStub, "StreamGenerate", request, call)
         return AsyncTextStream(messages, call.request_id, logprobs=request.logprobs, output=options.get("output"))
 
     def session(
@@ -147,7 +151,7 @@ class AsyncText:
             ...         print(answer.text)
         """
         call = call_options(self._link.config, UNSET, metadata, request_id)
-        driver = sessions.open_session(self._link, self._link.stub(TextServiceStub).Session, call)
+        driver = sessions.open_session(self._link, TextServiceStub, "Session", call)
         return AsyncSession(self._link, driver)
 
     async def complete(
@@ -185,7 +189,7 @@ class AsyncText:
         request = encode_complete(
             prompt, suffix=suffix, request_id=call.request_id, max_bytes=self._max_bytes, **options
         )
-        response = await self._link.unary(self._link.stub(TextServiceStub).CompleteFim, request, call)
+        response = await self._link.unary(TextServiceStub, "CompleteFim", request, call)
         return decode_completion(response, call.request_id)
 
     def stream_complete(
@@ -213,7 +217,7 @@ class AsyncText:
         request = encode_complete(
             prompt, suffix=suffix, request_id=call.request_id, max_bytes=self._max_bytes, **options
         )
-        messages = self._link.stream(self._link.stub(TextServiceStub).StreamFim, request, call)
+        messages = self._link.stream(TextServiceStub, "StreamFim", request, call)
         return AsyncTextStream(messages, call.request_id, logprobs=request.HasField("logprobs"))
 
     async def balance(
@@ -236,7 +240,7 @@ class AsyncText:
             ...         print(balance.currency, balance.total)
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
-        response = await self._link.unary(self._link.stub(TextServiceStub).GetBalance, pb.GetBalanceRequest(), call)
+        response = await self._link.unary(TextServiceStub, "GetBalance", pb.GetBalanceRequest(), call)
         return decode_balance(response)
 
     async def models(
@@ -256,5 +260,5 @@ class AsyncText:
             ...     return [model.id for model in await client.text.models()]
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
-        response = await self._link.unary(self._link.stub(TextServiceStub).ListModels, pb.ListModelsRequest(), call)
+        response = await self._link.unary(TextServiceStub, "ListModels", pb.ListModelsRequest(), call)
         return decode_models(response)

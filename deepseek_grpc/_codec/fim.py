@@ -63,7 +63,7 @@ def encode_complete(
     *,
     request_id: str,
     max_bytes: int = MAX_REQUEST_BYTES,
-    suffix: str = "",
+    suffix: str | None = None,
     stop: str | Sequence[str] | None = None,
     extra: Mapping[str, Any] | None = None,
     **options: Any,
@@ -77,7 +77,8 @@ def encode_complete(
     """
     request = pb.CompleteFimRequest(request_id=request_id)
     request.prompt = text_of("prompt", prompt)
-    request.suffix = text_of("suffix", suffix)
+    if suffix is not None:
+        request.suffix = text_of("suffix", suffix)
     for name, value in options.items():
         field = _FIELDS.get(name)
         if field is None:

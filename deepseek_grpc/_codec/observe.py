@@ -25,14 +25,14 @@ _CONTENT: Final = ("text", "reasoning", "tool_call")
 class Observation:
     """One call, as its observers see it. What they raise is logged and changes nothing about the call."""
 
-    __slots__ = ("_began", "_observers", "_over", "record")
+    __slots__ = ("_began", "_observers", "_open", "record")
 
     def __init__(
         self, observers: Sequence[Observer], method: str, target: str, request: Any, call: CallOptions
     ) -> None:
         model = getattr(request, "model", "")
         self._observers = observers
-        self._over = False
+        self._open = [True]  # until it ends
         self._began = time.perf_counter()
         self.record = CallRecord(method, target, call.request_id, model, time.time(), partial(_excerpt, request))
         for observer in observers:
@@ -58,9 +58,10 @@ class Observation:
 
     def end(self, error: BaseException | None = None, *, cancelled: bool = False) -> None:
         """Ends the record; the first end counts."""
-        if self._over:
+        try:
+            self._open.pop()  # by one thread only
+        except IndexError:
             return
-        self._over = True
         record = self.record
         record.seconds = time.perf_counter() - self._began
         record.error = error

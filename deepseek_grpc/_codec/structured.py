@@ -76,6 +76,7 @@ def _make(output: Any) -> _Prepared:
     """Returns what parses a type, and its JSON Schema; making them takes milliseconds."""
     try:
         from pydantic import TypeAdapter
+        from pydantic.errors import PydanticSchemaGenerationError
     except ImportError as error:
         from deepseek_grpc.types._arguments import extra_missing
 
@@ -87,6 +88,11 @@ def _make(output: Any) -> _Prepared:
         adapter: TypeAdapter[Any] = TypeAdapter(output)
         adapter.rebuild()
         return adapter, _dumps(adapter.json_schema())
+    except PydanticSchemaGenerationError as error:  # its own advice is about a setting that wouldn't help
+        problem = "which is a class that pydantic can't read, or has one in it"
+        raise invalid(
+            "output", f"is {_name(output)}, {problem}; give a BaseModel, a dataclass or a TypedDict"
+        ) from error
     except Exception as error:  # a type's own hooks may raise anything
         said = str(error).partition("\n")[0][:200]
         raise invalid("output", f"is {_name(output)}, of which pydantic makes no JSON Schema: {said}") from error

@@ -11,6 +11,7 @@ from deepseek_grpc._codec.account import decode_balance
 from deepseek_grpc._codec.answer import decode_completion, decode_models
 from deepseek_grpc._codec.checks import invalid, request_limit
 from deepseek_grpc._codec.fim import CompleteOptions, encode_complete
+from deepseek_grpc._codec.message import several_of
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
 from deepseek_grpc._codec.structured import with_parsed
 from deepseek_grpc._sync.session import Session
@@ -63,7 +64,7 @@ class Text:
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
-        response = self._link.unary(self._link.stub(TextServiceStub).Generate, request, call)
+        response = self._link.unary(TextServiceStub, "Generate", request, call)
         completion = decode_completion(response, call.request_id)
         output = options.get("output")
         return completion if output is None else with_parsed(completion, output)
@@ -91,7 +92,7 @@ class Text:
             **options: See `GenerateOptions`.
 
         Raises:
-            InvalidRequestError: `concurrency` is less than 1.
+            InvalidRequestError: `concurrency` is less than 1, or `prompts` is a single one.
 
         Example:
             >>> def example(client: Client) -> None:
@@ -101,11 +102,14 @@ class Text:
         """
         if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
             raise invalid("concurrency", f"is {concurrency!r}; give at least 1")
+        if "request_id" in options:
+            raise TypeError("generate_many has no argument 'request_id': each call has an id of its own")
+        several = tuple(several_of("prompts", prompts, "several prompts, in a list"))
 
         def one(prompt: Prompt) -> Completion:
             return self.generate(prompt, timeout=timeout, metadata=metadata, **options)
 
-        return transport.each(one, list(prompts), concurrency, on_progress)
+        return transport.each(one, several, concurrency, on_progress)
 
     def stream(
         self,
@@ -130,7 +134,7 @@ class Text:
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
-        messages = self._link.stream(self._link.stub(TextServiceStub).StreamGenerate, request, call)
+        messages = self._link.stream(TextServiceStub, "StreamGenerate", request, call)
         return TextStream(messages, call.request_id, logprobs=request.logprobs, output=options.get("output"))
 
     def session(
@@ -148,7 +152,7 @@ class Text:
             ...         print(answer.text)
         """
         call = call_options(self._link.config, UNSET, metadata, request_id)
-        driver = sessions.open_session(self._link, self._link.stub(TextServiceStub).Session, call)
+        driver = sessions.open_session(self._link, TextServiceStub, "Session", call)
         return Session(self._link, driver)
 
     def complete(
@@ -186,7 +190,7 @@ class Text:
         request = encode_complete(
             prompt, suffix=suffix, request_id=call.request_id, max_bytes=self._max_bytes, **options
         )
-        response = self._link.unary(self._link.stub(TextServiceStub).CompleteFim, request, call)
+        response = self._link.unary(TextServiceStub, "CompleteFim", request, call)
         return decode_completion(response, call.request_id)
 
     def stream_complete(
@@ -214,7 +218,7 @@ class Text:
         request = encode_complete(
             prompt, suffix=suffix, request_id=call.request_id, max_bytes=self._max_bytes, **options
         )
-        messages = self._link.stream(self._link.stub(TextServiceStub).StreamFim, request, call)
+        messages = self._link.stream(TextServiceStub, "StreamFim", request, call)
         return TextStream(messages, call.request_id, logprobs=request.HasField("logprobs"))
 
     def balance(
@@ -237,7 +241,7 @@ class Text:
             ...         print(balance.currency, balance.total)
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
-        response = self._link.unary(self._link.stub(TextServiceStub).GetBalance, pb.GetBalanceRequest(), call)
+        response = self._link.unary(TextServiceStub, "GetBalance", pb.GetBalanceRequest(), call)
         return decode_balance(response)
 
     def models(
@@ -257,5 +261,5 @@ class Text:
             ...     return [model.id for model in client.text.models()]
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
-        response = self._link.unary(self._link.stub(TextServiceStub).ListModels, pb.ListModelsRequest(), call)
+        response = self._link.unary(TextServiceStub, "ListModels", pb.ListModelsRequest(), call)
         return decode_models(response)

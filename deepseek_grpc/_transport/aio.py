@@ -15,36 +15,89 @@ from deepseek_grpc import _forks
 from deepseek_grpc._call import CallOptions
 from deepseek_grpc._codec.status import decode_error
 from deepseek_grpc._transport.aio_stream import Messages, cancellations
-from deepseek_grpc._transport.link import LinkBase, left, no_place
+from deepseek_grpc._transport.link import LinkBase, late_token
 from deepseek_grpc._transport.places import AsyncPlaces
 from deepseek_grpc.auth import TokenSource, current_token
 from deepseek_grpc.config import ClientConfig
-from deepseek_grpc.errors import ClosedError, DeadlineExceededError, DeepSeekError
+from deepseek_grpc.errors import ClosedError, DeepSeekError
 
-__all__ = ["Link", "Messages", "each"]
+__all__ = ["Link", "Messages", "Room", "Wire", "each"]
 
-T = TypeVar("T")
 A = TypeVar("A")
 R = TypeVar("R")
 
 
-class _Room:
-    """What a link has in one event loop, which grpc.aio binds a channel to."""
+class Wire:
+    """A channel, and how many calls are under way on it: once it is retired, the last one closes it."""
 
-    __slots__ = ("channel", "on_close", "places", "stubs")
+    __slots__ = ("_calls", "_closing", "_retired", "_stubs", "channel")
 
-    def __init__(self, channel: grpc.aio.Channel, places: AsyncPlaces | None) -> None:
+    def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
-        self.places = places
-        self.stubs: dict[Any, Any] = {}
-        self.on_close: list[Callable[[], Awaitable[None]]] = []
-        """What has to end before the channel does: grpc.aio doesn't end every call of its own at each version."""
+        self._stubs: dict[Any, Any] = {}
+        self._calls = 0
+        self._retired = False
+        self._closing: asyncio.Task[None] | None = None
+
+    def method(self, service: Callable[[Any], Any], name: str) -> Callable[..., Any]:
+        """Returns what makes calls of a method; each ends with `leave`."""
+        stub = self._stubs.get(service)
+        if stub is None:
+            stub = self._stubs[service] = service(self.channel)
+        self._calls += 1
+        return getattr(stub, name)  # type: ignore[no-any-return]
+
+    def leave(self, _: object = None) -> None:
+        """Takes note that a call is over."""
+        self._calls -= 1
+        self._close_if_over()
+
+    def retire(self) -> None:
+        """Closes the channel when its calls are over."""
+        self._retired = True
+        self._close_if_over()
+
+    def _close_if_over(self) -> None:
+        if self._retired and not self._calls and self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self.channel.close())
+
+    @property
+    def over(self) -> bool:
+        """Whether it is retired, and its calls have ended."""
+        return self._closing is not None and self._closing.done()
 
     async def aclose(self) -> None:
-        self.stubs.clear()
+        """Closes the channel, and with it ends its calls."""
+        await (self.channel.close() if self._closing is None else self._closing)
+
+
+class Room:
+    """What a link has in one event loop, which grpc.aio binds a channel to."""
+
+    __slots__ = ("_retired", "on_close", "places", "wire")
+
+    def __init__(self, wire: Wire, places: AsyncPlaces | None) -> None:
+        self.wire = wire
+        self.places = places
+        self.on_close: list[Callable[[], Awaitable[None]]] = []
+        """What has to end before the channel does: grpc.aio doesn't end every call of its own at each version."""
+        self._retired: list[Wire] = []
+
+    def renew(self, wire: Wire) -> None:
+        """Puts another channel in the place of the first, which is closed when its calls have ended."""
+        self._retired = [old for old in self._retired if not old.over]
+        self._retired.append(self.wire)
+        self.wire.retire()
+        self.wire = wire
+
+    async def aclose(self) -> None:
+        """Ends all calls and closes all channels."""
+        if self.places is not None:
+            self.places.shut(ClosedError("the client was closed before the call"))
         for close in tuple(self.on_close):
             await close()
-        await self.channel.close()
+        for wire in (self.wire, *self._retired):
+            await wire.aclose()
 
 
 class Link(LinkBase):
@@ -56,62 +109,44 @@ class Link(LinkBase):
     def __init__(self, target: str, config: ClientConfig, source: TokenSource | None) -> None:
         super().__init__(target, config, source)
         self._lock = threading.Lock()
-        self._rooms: dict[asyncio.AbstractEventLoop, _Room] = {}
-        self._latest: tuple[asyncio.AbstractEventLoop | None, _Room | None] = (None, None)
-        self._retired: set[asyncio.Task[None]] = set()
+        self._rooms: dict[asyncio.AbstractEventLoop, Room] = {}
+        self._latest: tuple[asyncio.AbstractEventLoop | None, Room | None] = (None, None)
+        self._renewed: set[asyncio.AbstractEventLoop] = set()
         self.closed = False
         """Whether `aclose` was called."""
         _forks.register(self)
 
-    def stub(self, cls: Callable[[Any], T]) -> T:
-        """Returns the stub of a service, made once; raises ClosedError after `aclose`."""
-        room = self.room()
-        stub = room.stubs.get(cls)
-        if stub is None:
-            stub = room.stubs[cls] = self.name(cls(room.channel))
-        return cast(T, stub)
-
-    def room(self) -> _Room:
+    def room(self) -> Room:
         """Returns what belongs to the running event loop; raises ClosedError after `aclose`."""
         loop, room = self._latest
-        if room is None or loop is not asyncio.get_running_loop() or (self._tls is not None and self._is_stale()):
+        if room is None or loop is not asyncio.get_running_loop() or self._tls is not None:
             return self._enter(asyncio.get_running_loop())
         return room
 
-    def _is_stale(self) -> bool:
-        with self._lock:
-            if not self.has_new_certificates():
-                return False
-            for loop, room in self._rooms.items():
-                with suppress(RuntimeError):  # closed
-                    loop.call_soon_threadsafe(self._retire, room.channel)
-            self._rooms.clear()
-            self._latest = (None, None)
-            return True
-
-    def _retire(self, channel: grpc.aio.Channel) -> None:
-        """Lets the calls of a channel end and closes it then."""
-        task = asyncio.get_running_loop().create_task(channel.close(3600))
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
-
-    def _enter(self, loop: asyncio.AbstractEventLoop) -> _Room:
+    def _enter(self, loop: asyncio.AbstractEventLoop) -> Room:
         with self._lock:
             if self.closed:
                 raise ClosedError("the client is closed")
-            _forks.check()
+            if self.has_new_certificates():
+                self._renewed = set(self._rooms)
             room = self._rooms.get(loop)
             if room is None:
+                _forks.check()
+                _forks.asyncio_used()
                 for other in [other for other in self._rooms if other.is_closed()]:
                     del self._rooms[other]
-                _forks.asyncio_used()
-                channel = grpc.aio.secure_channel(
-                    self.target, self._credentials, options=self.config.channel_options(self.target)
-                )
                 places = self.config.max_concurrency
-                room = self._rooms[loop] = _Room(channel, None if places is None else AsyncPlaces(places))
+                room = self._rooms[loop] = Room(self._wire(), None if places is None else AsyncPlaces(places))
+            elif loop in self._renewed:
+                self._renewed.discard(loop)
+                room.renew(self._wire())
             self._latest = (loop, room)
             return room
+
+    def _wire(self) -> Wire:
+        return Wire(
+            grpc.aio.secure_channel(self.target, self._credentials, options=self.config.channel_options(self.target))
+        )
 
     def forked(self) -> None:
         """Forgets the parent's channels: they aren't this process's."""
@@ -120,16 +155,15 @@ class Link(LinkBase):
         self._latest = (None, None)
 
     async def unary(
-        self, method: Callable[..., Any], request: Any, call: CallOptions, *, credential: bool = True
+        self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions, *, credential: bool = True
     ) -> Any:
         """Makes a unary call, of a method that needs no `credential` without one; raises a DeepSeekError."""
-        if not credential:
-            return await self._send(method, request, call, call.total, call.metadata)
-        observation = self.observe(method, request, call)
+        observation = self.observe(service, name, request, call)
+        make = self._placed if credential else self._send
         if observation is None:
-            return await self._placed(method, request, call)
+            return await make(service, name, request, call)
         try:
-            response = await self._placed(method, request, call)
+            response = await make(service, name, request, call)
         except BaseException as error:
             observation.end(error)
             raise
@@ -137,11 +171,10 @@ class Link(LinkBase):
         observation.end()
         return response
 
-    async def _placed(self, method: Callable[..., Any], request: Any, call: CallOptions) -> Any:
+    async def _placed(self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions) -> Any:
         places = self.room().places
         if places is None:
-            return await self._authenticated(method, request, call, call.total)
-        began = asyncio.get_running_loop().time()
+            return await self._authenticated(service, name, request, call)
         if not places.take():
             asked = places.ask()
             try:
@@ -150,76 +183,71 @@ class Link(LinkBase):
                 places.withdraw(asked)
                 raise
         try:
-            now = asyncio.get_running_loop().time()
-            return await self._authenticated(method, request, call, left(call, began, now))
+            return await self._authenticated(service, name, request, call)
         finally:
             places.give()
 
     async def wait_for_place(self, asked: asyncio.Future[None], call: CallOptions) -> None:
         """Waits until a place has been given; raises DeadlineExceededError when the call's time is over before."""
         try:
-            async with asyncio.timeout(call.total) as limit:
+            async with asyncio.timeout(call.left()) as limit:
                 await asked
         except TimeoutError:
             if limit.expired():
-                raise no_place(self.config, call) from None
+                raise self.no_place(call) from None
             raise
 
-    async def _authenticated(
-        self, method: Callable[..., Any], request: Any, call: CallOptions, total: float | None
-    ) -> Any:
+    async def _authenticated(self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions) -> Any:
         token = self.token()
-        began = 0.0 if total is None else asyncio.get_running_loop().time()
         if token is None and self.source is not None:
             token = await self.fetch(call)
         try:
-            return await self._send(method, request, call, total, self.sent(call, token))
+            return await self._send(service, name, request, call, token)
         except DeepSeekError as error:
             if not self.renews(error, token):
                 raise
             refused = error
-        if total is not None:
-            total -= asyncio.get_running_loop().time() - began
         token = await self.fetch(call)
         try:
-            return await self._send(method, request, call, total, self.sent(call, token))
+            return await self._send(service, name, request, call, token)
         except DeepSeekError as error:
             error.attempts += refused.attempts
             raise
 
-    async def fetch(self, call: CallOptions | None = None) -> str | None:
+    async def fetch(self, call: CallOptions) -> str | None:
         """Waits for a token in a thread; raises AuthenticationError, or DeadlineExceededError after the call's time."""
         if self.source is None:
             return None
-        getting = asyncio.get_running_loop().run_in_executor(None, current_token, self.source)
-        if call is None:
-            return await getting
         try:
-            async with asyncio.timeout(call.total) as limit:
-                return await getting
+            async with asyncio.timeout(call.left()) as limit:
+                return await asyncio.get_running_loop().run_in_executor(None, current_token, self.source)
         except TimeoutError:
-            if not limit.expired():
-                raise
-            raise DeadlineExceededError(
-                f"no token within {call.total:g} s (Timeouts.total)", request_id=call.request_id
-            ) from None
+            if limit.expired():
+                raise late_token(call) from None
+            raise
 
     async def _send(
-        self, method: Callable[..., Any], request: Any, call: CallOptions, total: float | None, metadata: Any
+        self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions, token: str | None = None
     ) -> Any:
         before = cancellations()
+        wire = self.room().wire
+        method = wire.method(service, name)
         try:
-            return await method(request, timeout=total, metadata=metadata, wait_for_ready=call.wait_for_ready)
+            return await method(
+                request, timeout=call.left(), metadata=self.sent(call, token), wait_for_ready=call.wait_for_ready
+            )
         except grpc.aio.AioRpcError as error:
             raise self.error(error, call.request_id) from error
         except asyncio.CancelledError:
             if self.closed and cancellations() <= before:
                 raise ClosedError("the client was closed during the call", request_id=call.request_id) from None
             raise
+        finally:
+            wire.leave()
 
-    def stream(self, method: Callable[..., Any], request: Any, call: CallOptions) -> Messages:
+    def stream(self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions) -> Messages:
         """Starts a server-streaming call, at once where there is a place for it."""
-        return Messages(self, method, request, call)
+        return Messages(self, service, name, request, call)
 
     def error(self, error: grpc.aio.AioRpcError, request_id: str, *, content: bool = False) -> DeepSeekError:
         """Makes a typed error of a failed call."""
@@ -243,10 +271,8 @@ class Link(LinkBase):
             if loop is here:
                 await room.aclose()
             elif loop.is_running():
-                await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(room.aclose(), loop))
-        for task in tuple(self._retired):
-            with suppress(RuntimeError):  # its loop is closed
-                task.get_loop().call_soon_threadsafe(task.cancel)
+                with suppress(RuntimeError):  # it has just been closed
+                    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(room.aclose(), loop))
 
 
 async def each(

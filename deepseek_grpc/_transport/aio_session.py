@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,6 @@ from deepseek_grpc._call import CallOptions, ContentWatch
 from deepseek_grpc._session.client import DEADLINE_GRACE, ClientSession, ClientTurn, deadline_ms, restated
 from deepseek_grpc._transport.aio import Link
 from deepseek_grpc.errors import (
-    AuthenticationError,
     CancelledByPeerError,
     ClosedError,
     DeadlineExceededError,
@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 __all__ = ["SessionDriver", "Turn", "open_session"]
 
 
-def open_session(link: Link, method: Callable[..., Any], call: CallOptions) -> SessionDriver:
+def open_session(link: Link, service: Callable[[Any], Any], name: str, call: CallOptions) -> SessionDriver:
     """Opens a session; raises AuthenticationError when there is no token."""
     token = link.token()
-    rpc = method(
+    wire = link.room().wire
+    rpc = wire.method(service, name)(
         metadata=link.sent(call, token),
         credentials=link.own_credentials(token),
         wait_for_ready=call.wait_for_ready,
     )
-    return SessionDriver(link, rpc, method, token, call.request_id)
+    rpc.add_done_callback(wire.leave)
+    return SessionDriver(link, rpc, (service, name), token, call.request_id)
 
 
 _WRITE_FAILED = "Internal error from Core"
@@ -56,7 +58,7 @@ def _now(coroutine: Any) -> Any:
 class SessionDriver:
     """Runs a session: one task reads, one writes what is ready."""
 
-    def __init__(self, link: Link, rpc: Any, method: Any, token: str | None, request_id: str) -> None:
+    def __init__(self, link: Link, rpc: Any, method: tuple[Any, str], token: str | None, request_id: str) -> None:
         self._link = link
         self._on_close = link.room().on_close
         self._rpc = rpc
@@ -64,7 +66,7 @@ class SessionDriver:
         self._request_id = request_id
         self._machine = ClientSession(max_message_bytes=link.config.max_message_bytes)
         self._token = token
-        self._fetch = False
+        self._fetch: CallOptions | None = None
         self._loop = asyncio.get_running_loop()
         self._writable: asyncio.Future[None] | None = None
         self._error: DeepSeekError | None = None
@@ -84,12 +86,12 @@ class SessionDriver:
             raise restated(self._error, type(self._error), call.request_id, "the session is over: ")
         token = self._link.token()
         if token is None:
-            self._fetch = self._link.source is not None
+            self._fetch = None if self._link.source is None else call
         elif token != self._token:
             self._renew(token)
-        limit = deadline_ms(call.total, call.request_id)
+        limit = deadline_ms(call.left(), call.request_id)
         state = self._machine.start(request, stream=stream, deadline_ms=limit)
-        turn = Turn(self, state, call, self._link.observe(self._method, request, call), stream=stream)
+        turn = Turn(self, state, call, self._link.observe(*self._method, request, call), stream=stream)
         self._wake()
         return turn
 
@@ -113,8 +115,8 @@ class SessionDriver:
         write, take = self._rpc.write, self._machine.take
         try:
             while True:
-                if self._fetch:
-                    await self._fetch_token()
+                if self._fetch is not None:
+                    await self._fetch_token(self._fetch)
                 batch = take()
                 if batch is None:
                     self._writable = self._loop.create_future()
@@ -124,11 +126,11 @@ class SessionDriver:
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # the reader sees why
 
-    async def _fetch_token(self) -> None:
+    async def _fetch_token(self, call: CallOptions) -> None:
         """Gets the token that a turn was started without; without one the gateway refuses the turn."""
-        self._fetch = False
-        with suppress(AuthenticationError):
-            token = await self._link.fetch()
+        self._fetch = None
+        with suppress(DeepSeekError):
+            token = await self._link.fetch(call)
             if token is not None and token != self._token:
                 self._renew(token)
 
@@ -233,16 +235,30 @@ class Turn:
         total = call.total
         if total is not None:
             # The gateway ends the turn at its deadline; this is for a gateway that can't.
-            self._deadline = self._loop.call_later(total + DEADLINE_GRACE, self._overdue)
+            left = call.began + total - time.monotonic()
+            self._deadline = self._loop.call_later(left + DEADLINE_GRACE, self._overdue)
         if self._watch is not None and self._watch.active:
             self._check()
 
     def _wake(self) -> None:
+        if self._observation is not None:
+            self._tell(self._observation)
         waiter = self._waiter
         if waiter is not None:
             self._waiter = None
             if not waiter.done():
                 waiter.set_result(None)
+
+    def _tell(self, observation: Observation) -> None:
+        """Fills the turn's record in; when the turn is over it is, whether anybody reads or not."""
+        state = self._state
+        if state.chunks:
+            observation.chunks(state.chunks)
+        if state.ended:
+            if state.response is not None:
+                observation.response(state.response)
+            error = self._timeout if self._timeout is not None or self._cancelled else state.error
+            observation.end(error, cancelled=self._cancelled)
 
     def _check(self) -> None:
         if self._state.ended or self._watch is None:
@@ -259,10 +275,8 @@ class Turn:
         waiter = self._waiter = self._loop.create_future()
         try:
             await waiter
-        except asyncio.CancelledError as error:
+        except asyncio.CancelledError:
             self.cancel()
-            if self._observation is not None:
-                self._observation.end(error)
             raise
 
     def content(self) -> None:
@@ -284,8 +298,6 @@ class Turn:
             await self._wait()
         if state.chunks and not self._cancelled:
             chunks, state.chunks = state.chunks, []
-            if self._observation is not None:
-                self._observation.chunks(chunks)
             return chunks
         self._end()
         return None
@@ -295,8 +307,6 @@ class Turn:
         state = self._state
         while not state.ended:
             await self._wait()
-        if state.response is not None and self._observation is not None:
-            self._observation.response(state.response)
         self._end()
         if state.response is None:
             raise CancelledByPeerError("the turn was cancelled", request_id=self._call.request_id)
@@ -313,13 +323,10 @@ class Turn:
 
     def _end(self) -> None:
         self._stop_timers()
-        error = self._timeout
-        if error is None and not self._cancelled:
-            error = self._state.error
-        if self._observation is not None:
-            self._observation.end(error, cancelled=self._cancelled)
-        if error is not None:
-            raise error
+        if self._timeout is not None:
+            raise self._timeout
+        if self._state.error is not None and not self._cancelled:
+            raise self._state.error
 
     def cancel(self) -> None:
         """Ends the turn and leaves the session up; from any task of its event loop."""
@@ -332,8 +339,6 @@ class Turn:
         """Cancels the turn unless it is over."""
         self.cancel()
         self._stop_timers()
-        if self._observation is not None:
-            self._observation.end(cancelled=True)
 
     def _stop_timers(self) -> None:
         for timer in (self._timer, self._deadline):

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 
 from deepseek_grpc._call import CallOptions, ContentWatch, weakly
-from deepseek_grpc._transport.link import left
 from deepseek_grpc.errors import ClosedError, DeadlineExceededError, DeepSeekError
 
 if TYPE_CHECKING:
@@ -40,19 +38,19 @@ class Messages:
     __slots__ = (
         "__weakref__",
         "_asked",
-        "_began",
         "_call",
         "_cancelled",
         "_ended",
         "_link",
         "_loop",
-        "_method",
+        "_name",
         "_observation",
         "_places",
         "_refused",
         "_request",
         "_rpc",
         "_seen",
+        "_service",
         "_settled",
         "_timeout",
         "_timer",
@@ -60,14 +58,14 @@ class Messages:
         "_watch",
     )
 
-    def __init__(self, link: Link, method: Callable[..., Any], request: Any, call: CallOptions) -> None:
+    def __init__(self, link: Link, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions) -> None:
         self._ended = True  # until it stands
         self._link = link
-        self._method = method
+        self._service = service
+        self._name = name
         self._request = request
         self._call = call
         self._loop = asyncio.get_running_loop()
-        self._places = link.room().places
         self._asked: asyncio.Future[None] | None = None
         self._rpc: Any = None
         self._token: str | None = None
@@ -78,30 +76,33 @@ class Messages:
         self._settled = False
         self._refused = 0
         self._seen = False
-        self._began = self._loop.time()
-        self._observation = link.observe(method, request, call)
+        self._places = link.room().places
+        self._observation = link.observe(service, name, request, call)
+        self._ended = False
+        if self._places is not None and not self._places.take():
+            self._asked = self._places.ask()
+            return
         try:
-            if self._places is not None and not self._places.take():
-                self._asked = self._places.ask()
-            else:
-                self._begin(call.total)
+            self._begin()
         except BaseException as error:
-            self._ended = False
             self._end(error)
             raise
-        self._ended = False
 
-    def _begin(self, total: float | None) -> None:
+    def _begin(self) -> None:
+        """Makes the call, with the time that is left, and has its content watched."""
         link, call = self._link, self._call
         self._token = link.token()
-        self._rpc = self._method(
+        left, wire = call.left(), link.room().wire
+        self._rpc = wire.method(self._service, self._name)(
             self._request,
-            timeout=total,
+            timeout=left,
             metadata=link.sent(call, self._token),
             credentials=link.own_credentials(self._token),
             wait_for_ready=call.wait_for_ready,
         )
-        if self._watch.active and self._timer is None:
+        self._rpc.add_done_callback(wire.leave)
+        self._watch = ContentWatch(call.timeouts)
+        if self._watch.active:
             self._check()
 
     def _check(self) -> None:
@@ -111,6 +112,11 @@ class Messages:
         else:
             self._timeout = self._watch.error(self._call.request_id)
             self._rpc.cancel()
+
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def content(self) -> None:
         """Tells the watch that the last batch had content in it."""
@@ -153,7 +159,9 @@ class Messages:
 
     async def _next(self) -> Sequence[pb.GenerateChunk] | None:
         if self._asked is not None:
-            await self._admit(self._asked)
+            await self._link.wait_for_place(self._asked, self._call)
+            self._asked = None
+            self._begin_unless_cancelled()
         self._watch.waiting(self._loop.time())
         while True:
             try:
@@ -165,19 +173,18 @@ class Messages:
                     raise failure from error
                 self._settled = True  # one renewal is enough
                 self._refused = failure.attempts
-                await self._link.fetch(self._call)
-                self._begin(left(self._call, self._began, self._loop.time()))
-                continue
-            self._settled = True
-            return None if message is grpc.aio.EOF else message.chunks
+            else:
+                self._settled = True
+                return None if message is grpc.aio.EOF else message.chunks
+            self._stop_watching()
+            await self._link.fetch(self._call)
+            self._begin_unless_cancelled()
+            self._watch.waiting(self._loop.time())
 
-    async def _admit(self, asked: asyncio.Future[None]) -> None:
-        """Waits for a place and begins."""
-        await self._link.wait_for_place(asked, self._call)
-        self._asked = None
+    def _begin_unless_cancelled(self) -> None:
         if self._cancelled:
             raise asyncio.CancelledError
-        self._begin(left(self._call, self._began, self._loop.time()))
+        self._begin()
 
     def cancel(self) -> None:
         """Ends the call; from any task of its event loop."""
@@ -193,17 +200,19 @@ class Messages:
 
     def __del__(self) -> None:
         # grpc.aio keeps a call alive that nobody holds. The collector runs in any thread, the call in its loop's.
-        if not self._ended and not self._loop.is_closed():
-            with suppress(RuntimeError):  # closed just now
-                self._loop.call_soon_threadsafe(_forget, self._rpc, self._places, self._asked, self._observation)
+        if self._ended:
+            return
+        try:
+            self._loop.call_soon_threadsafe(_forget, self._rpc, self._places, self._asked, self._observation)
+        except RuntimeError:  # its loop is closed, and so the call is over
+            if self._observation is not None:
+                self._observation.end(cancelled=True)
 
     def _end(self, error: BaseException | None = None) -> None:
         if self._ended:  # by `cancel`, from another task
             return
         self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._stop_watching()
         if self._places is not None:
             _leave(self._places, self._asked)
         if self._observation is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import grpc
 
@@ -18,14 +17,18 @@ from deepseek_grpc.tls import TLS
 if TYPE_CHECKING:
     from deepseek_grpc._codec.observe import Observation
 
-__all__ = ["LinkBase", "left", "no_place"]
+__all__ = ["LinkBase", "late_token"]
 
 _LOOK_SECONDS = 1.0
 """How often, at most, the certificates' files are looked at."""
 
 
 class LinkBase:
-    """The target, the configuration and the credential of a link."""
+    """The target, the configuration and the credential of a link.
+
+    Calls name their method by the stub's class and a name: what they are made with is looked up when they are sent,
+    because certificates may have changed while they waited for a place or a token.
+    """
 
     def __init__(self, target: str, config: ClientConfig, source: TokenSource | None) -> None:
         self.target = target
@@ -33,7 +36,6 @@ class LinkBase:
         self.source = source
         self._cached = getattr(source, "cached", None)
         self._invalidate = getattr(source, "invalidate", None)
-        self._names: WeakKeyDictionary[Any, str] = WeakKeyDictionary()  # methods hold their channels
         _forks.check()  # before anything of gRPC's, which may hang
         self._credentials = channel_credentials(target, config, source)
         self._tls = config.tls if isinstance(config.tls, TLS) else None
@@ -66,26 +68,21 @@ class LinkBase:
         """Has the source forget a token that the gateway has refused; returns whether there may be a better one."""
         if error.code is not grpc.StatusCode.UNAUTHENTICATED or not error.attempts or self._invalidate is None:
             return False
-        if token is None and self._cached is not None:
-            token = self._cached()  # fetched in the meantime, by gRPC's thread
+        if token is None:
+            token = self.token()  # fetched in the meantime, by gRPC's thread
         if token is None:
             return False
         self._invalidate(token)
         return True
 
-    def observe(self, method: Any, request: Any, call: CallOptions) -> Observation | None:
+    def observe(self, service: Any, name: str, request: Any, call: CallOptions) -> Observation | None:
         """Begins the record of a call, if anybody observes."""
         if not self.config.observers:
             return None
         from deepseek_grpc._codec.observe import Observation
 
-        return Observation(self.config.observers, self._names[method], self.target, request, call)
-
-    def name(self, stub: Any) -> Any:
-        """Takes note of the names of a stub's methods, and returns it."""
-        service = type(stub).__name__.removesuffix("Stub")
-        self._names.update({method: f"{service}/{name}" for name, method in vars(stub).items()})
-        return stub
+        method = f"{service.__name__.removesuffix('Stub')}/{name}"
+        return Observation(self.config.observers, method, self.target, request, call)
 
     def has_new_certificates(self) -> bool:
         """Says whether the certificates' files have changed to good ones, and makes credentials of them."""
@@ -107,16 +104,18 @@ class LinkBase:
             return False
         return True
 
+    def no_place(self, call: CallOptions) -> DeadlineExceededError:
+        """Makes the error of a call that waited for its turn until its time was over."""
+        return DeadlineExceededError(
+            f"no turn within {call.total:g} s (Timeouts.total): the client's {self.config.max_concurrency} places were "
+            "taken (max_concurrency)",
+            request_id=call.request_id,
+        )
 
-def left(call: CallOptions, began: float, now: float) -> float | None:
-    """Returns the seconds that are left of a call's total time."""
-    return None if call.total is None else max(0.0, call.total - (now - began))
 
-
-def no_place(config: ClientConfig, call: CallOptions) -> DeadlineExceededError:
-    """Makes the error of a call that waited for its turn until its time was over."""
+def late_token(call: CallOptions) -> DeadlineExceededError:
+    """Makes the error of a call that waited for a token until its time was over."""
     return DeadlineExceededError(
-        f"no turn within {call.total:g} s (Timeouts.total): the client's {config.max_concurrency} places were taken "
-        "(max_concurrency)",
+        f"no token within {call.total:g} s (Timeouts.total): the token source takes its time",
         request_id=call.request_id,
     )

@@ -8,6 +8,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from deepseek_grpc.errors import DeepSeekError
+
 __all__ = ["AsyncPlaces", "Places"]
 
 
@@ -43,6 +45,13 @@ class AsyncPlaces:
         else:
             future.cancel()
 
+    def shut(self, error: DeepSeekError) -> None:
+        """Ends the waiting with an error."""
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(error)
+
     def give(self) -> None:
         """Gives a place back, to whoever has waited longest."""
         while self._waiting:
@@ -53,34 +62,56 @@ class AsyncPlaces:
         self._free += 1
 
 
-class Places:
-    """Places for threads."""
+class _Question:
+    """Somebody who asks for a place."""
 
-    __slots__ = ("_changed", "_free")
+    __slots__ = ("answered",)
+
+    def __init__(self) -> None:
+        self.answered = False
+
+
+class Places:
+    """Places for threads, given in the order in which they were asked for."""
+
+    __slots__ = ("_changed", "_free", "_waiting")
 
     def __init__(self, count: int) -> None:
         self._free = count
+        self._waiting: deque[_Question] = deque()
         self._changed = threading.Condition()
 
     def take(self) -> bool:
-        """Takes a place if one is free; returns whether it did."""
+        """Takes a place if one is free and nobody waits; returns whether it did."""
         with self._changed:
-            if self._free:
+            if self._free and not self._waiting:
                 self._free -= 1
                 return True
             return False
 
     def wait(self, seconds: float | None, given_up: Callable[[], bool]) -> bool:
-        """Waits for a place; returns whether it took one before the time was over or it was given up."""
+        """Waits for a place; returns whether it got one before the time was over or it was given up."""
+        if self.take():
+            return True
         until = None if seconds is None else time.monotonic() + seconds
+        mine = _Question()
         with self._changed:
-            while not self._free:
-                left = None if until is None else until - time.monotonic()
-                if given_up() or (left is not None and left <= 0):
-                    self._changed.notify()  # it may have been woken in the place of somebody else
-                    return False
-                self._changed.wait(left)
-            self._free -= 1
+            self._waiting.append(mine)
+            self._hand_out()
+            try:
+                while not mine.answered:
+                    left = None if until is None else until - time.monotonic()
+                    if given_up() or (left is not None and left <= 0):
+                        self._waiting.remove(mine)
+                        return False
+                    self._changed.wait(left)
+            except BaseException:
+                if mine.answered:
+                    self._free += 1
+                    self._hand_out()
+                else:
+                    self._waiting.remove(mine)
+                raise
             return True
 
     def wake(self) -> None:
@@ -89,7 +120,13 @@ class Places:
             self._changed.notify_all()
 
     def give(self) -> None:
-        """Gives a place back."""
+        """Gives a place back, to whoever has waited longest."""
         with self._changed:
             self._free += 1
-            self._changed.notify()
+            self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._free and self._waiting:
+            self._free -= 1
+            self._waiting.popleft().answered = True
+            self._changed.notify_all()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
 import grpc
@@ -12,75 +13,118 @@ import grpc
 from deepseek_grpc import _forks
 from deepseek_grpc._call import CallOptions
 from deepseek_grpc._codec.status import decode_error
-from deepseek_grpc._transport.link import LinkBase, left, no_place
+from deepseek_grpc._transport.link import LinkBase, late_token
 from deepseek_grpc._transport.places import Places
 from deepseek_grpc._transport.sync_stream import Messages
 from deepseek_grpc.auth import TokenSource, current_token
 from deepseek_grpc.config import ClientConfig
 from deepseek_grpc.errors import ClosedError, DeepSeekError
 
-__all__ = ["Link", "Messages", "each"]
+__all__ = ["Link", "Messages", "Wire", "each"]
 
-T = TypeVar("T")
 A = TypeVar("A")
 R = TypeVar("R")
 
 
+class Wire:
+    """A channel, and how many calls are under way on it: once it is retired, the last one closes it."""
+
+    __slots__ = ("_calls", "_channel", "_lock", "_retired", "_stubs")
+
+    def __init__(self, channel: grpc.Channel) -> None:
+        self._channel = channel
+        self._stubs: dict[Any, Any] = {}
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._retired = False
+
+    def method(self, service: Callable[[Any], Any], name: str) -> Callable[..., Any]:
+        """Returns what makes calls of a method; each ends with `leave`."""
+        stub = self._stubs.get(service)
+        if stub is None:
+            stub = self._stubs[service] = service(self._channel)
+        with self._lock:
+            self._calls += 1
+        return getattr(stub, name)  # type: ignore[no-any-return]
+
+    def leave(self) -> None:
+        """Takes note that a call is over."""
+        with self._lock:
+            self._calls -= 1
+            over = self._retired and not self._calls
+        if over:
+            self._channel.close()
+
+    @property
+    def over(self) -> bool:
+        """Whether it is retired, and its calls have ended."""
+        return self._retired and not self._calls
+
+    def retire(self) -> None:
+        """Closes the channel when its calls are over."""
+        with self._lock:
+            self._retired = True
+            over = not self._calls
+        if over:
+            self._channel.close()
+
+    def close(self) -> None:
+        """Closes the channel, and with it ends its calls."""
+        self._channel.close()
+
+
 class Link(LinkBase):
-    """A channel to the gateway with everything that a call over it needs.
+    """The way to the gateway: a channel with everything that a call over it needs.
 
     The channel is made at the first call, so that a program may fork between making a client and using it.
     """
 
     def __init__(self, target: str, config: ClientConfig, source: TokenSource | None) -> None:
         super().__init__(target, config, source)
-        self._lock = threading.Lock()
-        self._channel: grpc.Channel | None = None
-        self._stubs: dict[Any, Any] = {}
-        self.places = None if config.max_concurrency is None else Places(config.max_concurrency)
         self.closed = False
         """Whether `close` was called."""
+        self.forked()
         _forks.register(self)
 
-    def stub(self, cls: Callable[[Any], T]) -> T:
-        """Returns the stub of a service, made once; raises ClosedError after `close`."""
-        stub = self._stubs.get(cls)
-        if stub is None or (self._tls is not None and self._is_stale()):
-            with self._lock:
-                if self.closed:
-                    raise ClosedError("the client is closed")
-                if self._channel is None:
-                    _forks.check()
-                    self._channel = grpc.secure_channel(
-                        self.target, self._credentials, options=self.config.channel_options(self.target)
-                    )
-                stub = self._stubs[cls] = self.name(cls(self._channel))
-        return cast(T, stub)
-
-    def _is_stale(self) -> bool:
-        with self._lock:
-            if not self.has_new_certificates():
-                return False
-            self._stubs = {}
-            self._channel = None  # not closed: its calls go on until they end
-            return True
-
     def forked(self) -> None:
-        """Forgets the parent's channel: it isn't this process's."""
+        """Begins without a channel: a parent's isn't this process's."""
         self._lock = threading.Lock()
-        self._stubs = {}
-        self._channel = None
+        self._wire: Wire | None = None
+        self._retired: list[Wire] = []
         self.places = None if self.config.max_concurrency is None else Places(self.config.max_concurrency)
 
-    def unary(self, method: Callable[..., Any], request: Any, call: CallOptions, *, credential: bool = True) -> Any:
+    def wire(self) -> Wire:
+        """Returns the channel for calls that begin now; raises ClosedError after `close`."""
+        wire = self._wire
+        if wire is not None and self._tls is None:
+            return wire
+        with self._lock:
+            if self.closed:
+                raise ClosedError("the client is closed")
+            if self._wire is not None and self.has_new_certificates():
+                self._retired = [old for old in self._retired if not old.over]
+                self._retired.append(self._wire)
+                self._wire.retire()
+                self._wire = None
+            if self._wire is None:
+                _forks.check()
+                self._wire = Wire(
+                    grpc.secure_channel(
+                        self.target, self._credentials, options=self.config.channel_options(self.target)
+                    )
+                )
+            return self._wire
+
+    def unary(
+        self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions, *, credential: bool = True
+    ) -> Any:
         """Makes a unary call, of a method that needs no `credential` without one; raises a DeepSeekError."""
-        if not credential:
-            return self._send(method, request, call, call.total, call.metadata)
-        observation = self.observe(method, request, call)
+        observation = self.observe(service, name, request, call)
+        make = self._placed if credential else self._send
         if observation is None:
-            return self._placed(method, request, call)
+            return make(service, name, request, call)
         try:
-            response = self._placed(method, request, call)
+            response = make(service, name, request, call)
         except BaseException as error:
             observation.end(error)
             raise
@@ -88,15 +132,14 @@ class Link(LinkBase):
         observation.end()
         return response
 
-    def _placed(self, method: Callable[..., Any], request: Any, call: CallOptions) -> Any:
+    def _placed(self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions) -> Any:
         places = self.places
         if places is None:
-            return self._authenticated(method, request, call, call.total)
-        began = time.monotonic()
-        if not places.wait(call.total, lambda: self.closed):
+            return self._authenticated(service, name, request, call)
+        if not places.wait(call.left(), lambda: self.closed):
             raise self.left_outside(call)
         try:
-            return self._authenticated(method, request, call, left(call, began, time.monotonic()))
+            return self._authenticated(service, name, request, call)
         finally:
             places.give()
 
@@ -104,44 +147,71 @@ class Link(LinkBase):
         """Makes the error of a call that got no place."""
         if self.closed:
             return ClosedError("the client was closed before the call", request_id=call.request_id)
-        return no_place(self.config, call)
+        return self.no_place(call)
 
-    def _authenticated(self, method: Callable[..., Any], request: Any, call: CallOptions, total: float | None) -> Any:
-        token = self.fetch()
-        began = 0.0 if total is None else time.monotonic()
+    def _authenticated(self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions) -> Any:
+        token = self.fetch(call)
         try:
-            return self._send(method, request, call, total, self.sent(call, token))
+            return self._send(service, name, request, call, token)
         except DeepSeekError as error:
             if not self.renews(error, token):
                 raise
             refused = error
-        if total is not None:
-            total -= time.monotonic() - began
+        token = self.fetch(call)
         try:
-            return self._send(method, request, call, total, self.sent(call, self.fetch()))
+            return self._send(service, name, request, call, token)
         except DeepSeekError as error:
             error.attempts += refused.attempts
             raise
 
-    def fetch(self, call: CallOptions | None = None) -> str | None:  # noqa: ARG002 - sources have time limits of their own
-        """Returns the token, after waiting for it where need be; raises AuthenticationError."""
-        return None if self.source is None else current_token(self.source)
+    def fetch(self, call: CallOptions) -> str | None:
+        """Returns the token, after waiting for it where need be.
+
+        Raises:
+            AuthenticationError: There is none to be had.
+            DeadlineExceededError: It took longer than the call may.
+        """
+        token, source = self.token(), self.source
+        if token is not None or source is None:
+            return token
+        future: Future[str] = Future()
+
+        def get() -> None:
+            try:
+                future.set_result(current_token(source))
+            except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
+                future.set_exception(error)
+
+        left = call.left()
+        threading.Thread(target=get, name="deepseek-grpc-token", daemon=True).start()
+        try:
+            return future.result(left)
+        except TimeoutError:
+            if future.done():
+                raise
+            raise late_token(call) from None
 
     def _send(
-        self, method: Callable[..., Any], request: Any, call: CallOptions, total: float | None, metadata: Any
+        self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions, token: str | None = None
     ) -> Any:
+        wire = self.wire()
+        method = wire.method(service, name)
         try:
-            return method(request, timeout=total, metadata=metadata, wait_for_ready=call.wait_for_ready)
+            return method(
+                request, timeout=call.left(), metadata=self.sent(call, token), wait_for_ready=call.wait_for_ready
+            )
         except grpc.RpcError as error:
             raise self.error(error, call.request_id) from error
         except ValueError:  # what a closed channel raises
             if self.closed:
                 raise ClosedError("the client is closed", request_id=call.request_id) from None
             raise
+        finally:
+            wire.leave()
 
-    def stream(self, method: Callable[..., Any], request: Any, call: CallOptions) -> Messages:
+    def stream(self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions) -> Messages:
         """Starts a server-streaming call, at once where there is a place for it."""
-        return Messages(self, method, request, call)
+        return Messages(self, service, name, request, call)
 
     def error(self, error: grpc.RpcError, request_id: str, *, content: bool = False) -> DeepSeekError:
         """Makes a typed error of a failed call."""
@@ -160,34 +230,49 @@ class Link(LinkBase):
         """Closes the channel; calls that are under way end in ClosedError."""
         with self._lock:
             self.closed = True
-            self._stubs.clear()
-            channel, self._channel = self._channel, None
+            wires = [*self._retired, *([self._wire] if self._wire is not None else [])]
+            self._wire = None
         if self.places is not None:
             self.places.wake()
-        if channel is not None:
-            channel.close()
+        for wire in wires:
+            wire.close()
 
 
 def each(
     work: Callable[[A], R], items: Sequence[A], concurrency: int, on_progress: Callable[[int, int], None] | None
 ) -> list[R | DeepSeekError]:
-    """Does a piece of work for each item, a few at a time; returns results and typed failures in the items' order."""
-    from concurrent.futures import ThreadPoolExecutor, as_completed
+    """Does a piece of work for each item, a few at a time; returns results and typed failures in the items' order.
 
-    def settled(item: A) -> R | DeepSeekError:
-        try:
-            return work(item)
-        except DeepSeekError as error:
-            return error
+    The threads are daemons: whoever interrupts it doesn't wait for the calls that are under way.
+    """
+    results: list[R | DeepSeekError | None] = [None] * len(items)
+    todo = iter(enumerate(items))
+    done: SimpleQueue[BaseException | None] = SimpleQueue()
+    lock, stopped = threading.Lock(), threading.Event()
 
-    with ThreadPoolExecutor(max(1, min(concurrency, len(items))), "deepseek-grpc-each") as pool:
-        futures = [pool.submit(settled, item) for item in items]
-        try:
-            for done, future in enumerate(as_completed(futures), 1):
-                future.result()
-                if on_progress is not None:
-                    on_progress(done, len(items))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [future.result() for future in futures]
+    def worker() -> None:
+        while not stopped.is_set():
+            with lock:
+                index, item = next(todo, (-1, None))
+            if index < 0:
+                return
+            try:
+                results[index] = work(cast(A, item))
+            except DeepSeekError as error:
+                results[index] = error
+            except BaseException as error:  # noqa: BLE001 - raised by whoever waits
+                done.put(error)
+                return
+            done.put(None)
+
+    for _ in range(min(concurrency, len(items))):
+        threading.Thread(target=worker, name="deepseek-grpc-each", daemon=True).start()
+    try:
+        for count in range(1, len(items) + 1):
+            if (error := done.get()) is not None:
+                raise error
+            if on_progress is not None:
+                on_progress(count, len(items))
+    finally:
+        stopped.set()
+    return cast("list[R | DeepSeekError]", results)

@@ -28,24 +28,30 @@ if TYPE_CHECKING:
 __all__ = ["SessionDriver", "Turn", "open_session"]
 
 
-def open_session(link: Link, method: Callable[..., Any], call: CallOptions) -> SessionDriver:
+def open_session(link: Link, service: Callable[[Any], Any], name: str, call: CallOptions) -> SessionDriver:
     """Opens a session; raises AuthenticationError when there is no token."""
-    return SessionDriver(link, method, call)
+    return SessionDriver(link, (service, name), call)
 
 
 class SessionDriver:
     """Runs a session: one thread reads; gRPC's own thread writes what is ready."""
 
-    def __init__(self, link: Link, method: Callable[..., Any], call: CallOptions) -> None:
+    def __init__(self, link: Link, method: tuple[Callable[[Any], Any], str], call: CallOptions) -> None:
         self._link = link
         self._method = method
         self._request_id = call.request_id
         self._machine = ClientSession(max_message_bytes=link.config.max_message_bytes)
-        self._token = link.fetch()
+        self._token = link.token()
+        self._wire = link.wire()
         self._lock = threading.Lock()
         self._writable = threading.Condition(self._lock)
         self._error: DeepSeekError | None = None
-        self._rpc = method(self._batches(), metadata=link.sent(call, self._token), wait_for_ready=call.wait_for_ready)
+        self._rpc = self._wire.method(*method)(
+            self._batches(),
+            metadata=link.sent(call, self._token),
+            credentials=link.own_credentials(self._token),
+            wait_for_ready=call.wait_for_ready,
+        )
         self._reader = threading.Thread(target=self._read, name="deepseek-grpc-session", daemon=True)
         self._reader.start()
 
@@ -56,8 +62,8 @@ class SessionDriver:
 
     def start(self, request: pb.GenerateRequest, call: CallOptions, *, stream: bool) -> Turn:
         """Starts a turn; raises what ended the session if it is over, and what says that this one can't begin."""
-        token = self._link.fetch()
-        limit = deadline_ms(call.total, call.request_id)
+        token = self._link.fetch(call)
+        limit = deadline_ms(call.left(), call.request_id)
         with self._lock:
             if self._error is not None:
                 raise restated(self._error, type(self._error), call.request_id, "the session is over: ")
@@ -65,7 +71,7 @@ class SessionDriver:
                 self._token = token
                 self._machine.renew(token)
             state = self._machine.start(request, stream=stream, deadline_ms=limit)
-            turn = Turn(self, state, call, self._link.observe(self._method, request, call), stream=stream)
+            turn = Turn(self, state, call, self._link.observe(*self._method, request, call), stream=stream)
             self._writable.notify()
         return turn
 
@@ -109,6 +115,7 @@ class SessionDriver:
             error = failure
             self._rpc.cancel()
         self._fail(error)
+        self._wire.leave()
 
     def _fail(self, error: DeepSeekError) -> None:
         with self._lock:
@@ -130,7 +137,17 @@ class SessionDriver:
 class Turn:
     """One generation within a session, with the face of `Messages` when it is streamed."""
 
-    __slots__ = ("_call", "_cancelled", "_deadline", "_driver", "_inbox", "_observation", "_state", "_watch")
+    __slots__ = (
+        "_call",
+        "_cancelled",
+        "_deadline",
+        "_driver",
+        "_inbox",
+        "_observation",
+        "_state",
+        "_timeout",
+        "_watch",
+    )
 
     def __init__(
         self,
@@ -148,12 +165,26 @@ class Turn:
         self._inbox: SimpleQueue[None] = SimpleQueue()
         self._watch = ContentWatch(call.timeouts) if stream else None
         self._cancelled = False
+        self._timeout: DeepSeekError | None = None
         total = call.total
-        self._deadline = None if total is None else time.monotonic() + total + DEADLINE_GRACE
+        self._deadline = None if total is None else call.began + total + DEADLINE_GRACE
         state.wake = self._wake
 
     def _wake(self) -> None:
+        if self._observation is not None:
+            self._tell(self._observation)
         self._inbox.put(None)
+
+    def _tell(self, observation: Observation) -> None:
+        """Fills the turn's record in; when the turn is over it is, whether anybody reads or not."""
+        state = self._state
+        if chunks := state.chunks:
+            observation.chunks(chunks)
+        if state.ended:
+            if state.response is not None:
+                observation.response(state.response)
+            error = self._timeout if self._timeout is not None or self._cancelled else state.error
+            observation.end(error, cancelled=self._cancelled)
 
     def content(self) -> None:
         """Tells the watch that the last batch had content in it."""
@@ -171,27 +202,18 @@ class Turn:
         while not state.chunks and not state.ended:
             self._wait()
         if not self._cancelled and (chunks := self._driver.take(state)):
-            if self._observation is not None:
-                self._observation.chunks(chunks)
             return chunks
-        self._end(None if self._cancelled else state.error)
+        if state.error is not None and not self._cancelled:
+            raise state.error
         return None
-
-    def _end(self, error: BaseException | None) -> None:
-        """Ends the turn's record; raises its error."""
-        if self._observation is not None:
-            self._observation.end(error, cancelled=self._cancelled)
-        if error is not None:
-            raise error
 
     def result(self) -> pb.GenerateResponse:
         """Returns the whole answer; raises a DeepSeekError."""
         state = self._state
         while not state.ended:
             self._wait()
-        if state.response is not None and self._observation is not None:
-            self._observation.response(state.response)
-        self._end(state.error)
+        if state.error is not None:
+            raise state.error
         if state.response is None:
             raise CancelledByPeerError("the turn was cancelled", request_id=self._call.request_id)
         return state.response
@@ -207,16 +229,15 @@ class Turn:
             waits.append(self._watch.check(now))
         wait = min(waits, default=None)
         if wait is not None and wait <= 0:
+            self._timeout = self._overdue(now)
             self._driver.cancel(self._state)
-            self._end(self._overdue(now))
+            raise self._timeout
         try:
             self._inbox.get(timeout=wait)
         except Empty:
             pass
-        except BaseException as error:
+        except BaseException:
             self.cancel()
-            if self._observation is not None:
-                self._observation.end(error)
             raise
 
     def _overdue(self, now: float) -> DeepSeekError:
@@ -235,5 +256,3 @@ class Turn:
     def close(self) -> None:
         """Cancels the turn unless it is over."""
         self.cancel()
-        if self._observation is not None:
-            self._observation.end(cancelled=True)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from deepseek_grpc._call import CallOptions, ContentWatch, weakly
-from deepseek_grpc._transport.link import left
 from deepseek_grpc._transport.timers import Timer, timers
 from deepseek_grpc.errors import ClosedError, DeadlineExceededError, DeepSeekError
 
@@ -30,19 +29,19 @@ class Messages:
 
     __slots__ = (
         "__weakref__",
-        "_began",
         "_call",
         "_cancelled",
         "_ended",
         "_held",
         "_link",
-        "_method",
+        "_name",
         "_observation",
         "_places",
         "_refused",
         "_request",
         "_rpc",
         "_seen",
+        "_service",
         "_settled",
         "_timeout",
         "_timer",
@@ -50,16 +49,14 @@ class Messages:
         "_watch",
     )
 
-    def __init__(self, link: Link, method: Callable[..., Any], request: Any, call: CallOptions) -> None:
+    def __init__(self, link: Link, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions) -> None:
         self._ended = True  # until it stands
         self._link = link
-        self._method = method
+        self._service = service
+        self._name = name
         self._request = request
         self._call = call
-        self._places = link.places
-        self._held: list[Places] = []
-        if self._places is not None and self._places.take():
-            self._held.append(self._places)
+        self._held: list[Callable[[], None]] = []
         self._rpc: Any = None
         self._token: str | None = None
         self._watch = ContentWatch(call.timeouts)
@@ -69,31 +66,43 @@ class Messages:
         self._settled = False
         self._refused = 0
         self._seen = False
-        self._began = time.monotonic()
-        self._observation = link.observe(method, request, call)
-        if self._places is None or self._held:
-            try:
-                self._begin(call.total)
-            except BaseException as error:
-                self._end(error)
-                raise
+        self._places = link.places
+        self._observation = link.observe(service, name, request, call)
         self._ended = False
-
-    def _begin(self, total: float | None) -> None:
-        link, call = self._link, self._call
-        self._token = link.fetch()
         try:
-            self._rpc = self._method(
+            if self._places is None:
+                self._begin()
+            elif self._places.take():
+                self._held.append(self._places.give)
+                self._begin()
+        except BaseException as error:
+            self._end(error)
+            raise
+
+    def _begin(self) -> None:
+        """Makes the call, with the time that is left, and has its content watched."""
+        link, call = self._link, self._call
+        wire = link.wire()
+        self._token = link.token()
+        left = call.left()
+        method = wire.method(self._service, self._name)
+        self._held.append(wire.leave)
+        try:
+            self._rpc = method(
                 self._request,
-                timeout=total,
+                timeout=left,
                 metadata=link.sent(call, self._token),
+                credentials=link.own_credentials(self._token),
                 wait_for_ready=call.wait_for_ready,
             )
         except ValueError:
             if link.closed:
                 raise ClosedError("the client is closed", request_id=call.request_id) from None
             raise
-        if self._watch.active and self._timer is None:
+        if self._cancelled:  # from another thread, while there was nothing to cancel
+            self._rpc.cancel()
+        self._watch = ContentWatch(call.timeouts)
+        if self._watch.active:
             self._check()
 
     def _check(self) -> None:
@@ -108,6 +117,10 @@ class Messages:
     def _tick(self) -> None:
         if not self._ended:
             self._check()
+
+    def _stop_watching(self) -> None:
+        if self._timer is not None:
+            timers.cancel(self._timer)
 
     def content(self) -> None:
         """Tells the watch that the last batch had content in it."""
@@ -158,22 +171,26 @@ class Messages:
                     raise failure from error
                 self._settled = True  # one renewal is enough
                 self._refused = failure.attempts
-                self._begin(left(self._call, self._began, time.monotonic()))
-                continue
-            self._settled = True
-            return message.chunks  # type: ignore[no-any-return]
+            else:
+                self._settled = True
+                return message.chunks  # type: ignore[no-any-return]
+            self._stop_watching()
+            self._link.fetch(self._call)
+            if self._cancelled:
+                return None
+            self._begin()
+            self._watch.waiting(time.monotonic())
 
     def _admit(self, places: Places) -> bool:
         """Waits for a place and begins; returns whether it did, or was cancelled."""
-        wait = left(self._call, self._began, time.monotonic())
-        if not places.wait(wait, lambda: self._cancelled or self._link.closed):
+        if not places.wait(self._call.left(), lambda: self._cancelled or self._link.closed):
             if self._cancelled:
                 return False
             raise self._link.left_outside(self._call)
-        self._held.append(places)
+        self._held.append(places.give)
         if self._cancelled:
             return False
-        self._begin(left(self._call, self._began, time.monotonic()))
+        self._begin()
         return True
 
     def cancel(self) -> None:
@@ -199,9 +216,9 @@ class Messages:
 
     def _end(self, error: BaseException | None = None) -> None:
         self._ended = True
-        if self._timer is not None:
-            timers.cancel(self._timer)
+        self._stop_watching()
         with suppress(IndexError):  # given back already, perhaps by another thread: `pop` is atomic
-            self._held.pop().give()
+            while True:
+                self._held.pop()()
         if self._observation is not None:
             self._observation.end(error, cancelled=self._cancelled)

@@ -19,12 +19,13 @@ class _Plugin(grpc.AuthMetadataPlugin):
         self._source = source
 
     def __call__(self, context: grpc.AuthMetadataContext, callback: grpc.AuthMetadataPluginCallback) -> None:
+        if context.service_url.endswith(_HEALTH):  # needs no credential, and must not fail for want of one
+            callback((), None)
+            return
         try:
             metadata = (("authorization", f"Bearer {current_token(self._source)}"),)
         except DeepSeekError as error:
-            # Handed over, because gRPC turns it into the call's status and a raise would lose the thread. Health needs
-            # no credential: without one, the channel's own health check would report that there is no connection.
-            callback((), None if context.service_url.endswith(_HEALTH) else error)
+            callback((), error)  # gRPC turns it into the call's status; a raise would lose the thread
         else:
             callback(metadata, None)
 

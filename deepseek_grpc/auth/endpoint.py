@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import http.client
 import socket
 import ssl
-import threading
-import time
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import SplitResult, unquote_to_bytes, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import SplitResult, urlsplit
 
+from deepseek_grpc._http import Answer, exchange, is_here
 from deepseek_grpc._secret import Secret
 from deepseek_grpc.errors import AuthenticationError, ConfigurationError
-from deepseek_grpc.tls import is_loopback
 
-__all__ = ["Answer", "Endpoint"]
+__all__ = ["Endpoint"]
 
 _MAX_BYTES = 64 * 1024
 _MAX_TIMEOUT = 600
@@ -28,14 +22,6 @@ _CERTIFICATE_ADVICE = {  # by OpenSSL's X509_V_ERR_*
     62: "give the host as the certificate names it",
     64: "give the host as the certificate names it",  # an IP address
 }
-
-
-class Answer(NamedTuple):
-    """What an endpoint answered; the body, which has a token in it, as a secret."""
-
-    status: int
-    retry_after: str
-    body: Secret
 
 
 class Endpoint:
@@ -58,9 +44,22 @@ class Endpoint:
 
     def post(self, form: Secret, authorization: Secret | None) -> Answer:
         """Posts a form; raises AuthenticationError where no whole answer comes in time."""
+        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
         again = True
         try:
-            return self._exchange(form, authorization)
+            answer = exchange(
+                self._url,
+                tls=self._tls,
+                timeout=self._timeout,
+                max_bytes=_MAX_BYTES,
+                headers=headers,
+                body=form,
+                authorization=authorization,
+            )
+            if len(answer.body) <= _MAX_BYTES:
+                return answer
+            again = False
+            problem = f"answered with more than {_MAX_BYTES} bytes; is it the right URL?"
         except ssl.SSLCertVerificationError as error:
             again = False
             advice = _CERTIFICATE_ADVICE.get(error.verify_code, "give the authority that signed it as ca_file")
@@ -92,69 +91,6 @@ class Endpoint:
             advice="Try again in a moment." if retryable else "Ask whoever runs the token endpoint.",
         )
 
-    def _exchange(self, form: Secret, authorization: Secret | None) -> Answer:
-        headers = {"Content-Type": "application/x-www-form-urlencoded", "Accept": "application/json"}
-        path = self._url.path or "/"
-        connection = self._connection()
-        connection.set_debuglevel(0)  # a program that prints its HTTP traffic doesn't want this in it
-        end = time.monotonic() + self._timeout
-        cut = threading.Event()
-        try:
-            connection.connect()
-            # A socket's timeout starts anew with each byte that comes.
-            timer = threading.Timer(end - time.monotonic(), _cut, (connection.sock, cut))
-            timer.daemon = True
-            timer.start()
-            try:
-                connection.request(
-                    "POST",
-                    f"{path}?{self._url.query}" if self._url.query else path,
-                    form.reveal(),
-                    headers | ({"Authorization": authorization.reveal().decode()} if authorization else {}),
-                )
-                response = connection.getresponse()
-                body = Secret(response.read(_MAX_BYTES + 1))
-            except (OSError, http.client.HTTPException):
-                if not cut.is_set():
-                    raise
-            finally:
-                timer.cancel()
-            if cut.is_set():  # also where the cut looks like the end of the answer
-                raise TimeoutError
-        finally:
-            connection.close()
-        if len(body) > _MAX_BYTES:
-            raise self.error(f"answered with more than {_MAX_BYTES} bytes; is it the right URL?")
-        return Answer(response.status, response.getheader("Retry-After", ""), body)
-
-    def _connection(self) -> http.client.HTTPConnection:
-        host, port = self._url.hostname or "", self._url.port
-        if self._tls is None:
-            return http.client.HTTPConnection(host, port, timeout=self._timeout)
-        proxy = "" if _is_here(host) or proxy_bypass(host) else getproxies().get("https", "")
-        if not proxy:
-            return http.client.HTTPSConnection(host, port, timeout=self._timeout, context=self._tls)
-        via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        headers = {}
-        if via.username is not None:
-            login = unquote_to_bytes(via.username) + b":" + unquote_to_bytes(via.password or "")
-            headers["Proxy-Authorization"] = f"Basic {base64.b64encode(login).decode()}"
-        connection = http.client.HTTPSConnection(
-            via.hostname or "", via.port or 80, timeout=self._timeout, context=self._tls
-        )
-        connection.set_tunnel(host, port, headers)
-        return connection
-
-
-def _cut(sock: socket.socket, cut: threading.Event) -> None:
-    cut.set()
-    with suppress(OSError):  # closed meanwhile
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # the plain one: TLS's own forgets its state under the reader
-
-
-def _is_here(host: str) -> bool:
-    return is_loopback(f"[{host}]" if ":" in host else host)
-
 
 def _parse(url: str) -> SplitResult:
     """Takes a URL apart; the messages don't quote it, as there may be a password in it."""
@@ -169,7 +105,7 @@ def _parse(url: str) -> SplitResult:
         raise ConfigurationError("token_url isn't a URL; give for example 'https://login.example.com/oauth2/token'")
     if "@" in parts.netloc:
         raise ConfigurationError("token_url has a user in it; give client_id and client_secret instead")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_here(host)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_here(host)):
         raise ConfigurationError(
             f"token_url is {parts.scheme or 'nothing'!r} to {host!r}; give an https URL: the client's secret would "
             "cross the network readable (http is for this machine only)"

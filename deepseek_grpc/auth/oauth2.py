@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote_plus, urlencode
 
+from deepseek_grpc._http import Answer
 from deepseek_grpc._secret import Secret
-from deepseek_grpc.auth.endpoint import Answer, Endpoint
+from deepseek_grpc.auth.endpoint import Endpoint
 from deepseek_grpc.auth.renewal import TokenCache
 from deepseek_grpc.auth.sources import fits_a_header
 from deepseek_grpc.errors import AuthenticationError, ConfigurationError

@@ -65,6 +65,8 @@ class JWTSigner:
             raise ConfigurationError(f"algorithm is {algorithm!r}; one of HS256, RS256, ES256, EdDSA")
         if not 1 <= lifetime <= _MAX_LIFETIME:
             raise ConfigurationError(f"lifetime is {lifetime} s; gateways accept 1 to {_MAX_LIFETIME}")
+        if key_id is not None and (not isinstance(key_id, str) or not key_id):
+            raise ConfigurationError(f"key_id is {key_id!r}; give the key's name at the gateway, or None")
         key = Secret(client_secret)
         if algorithm == "HS256" and len(key) < _MIN_SECRET_BYTES:
             raise ConfigurationError(f"client_secret has {len(key)} bytes; HS256 needs at least {_MIN_SECRET_BYTES}")

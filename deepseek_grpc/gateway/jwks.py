@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import jwt
 from jwt import PyJWK
+
+from deepseek_grpc._http import exchange
 
 __all__ = ["ALGORITHMS", "KeySet", "UnknownKeyError", "fetch", "usable_keys"]
 
@@ -24,6 +26,8 @@ ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
 """What an issuer may sign with: only algorithms whose verifying key can't sign."""
 MAX_BYTES: Final = 256 * 1024
 TIMEOUT: Final = 5.0
+MAX_AGE: Final = 24 * 3600.0
+"""Seconds for which keys count that can't be fetched again."""
 _MIN_RSA_BITS: Final = 2048  # RFC 7518, section 3.3
 
 
@@ -65,6 +69,7 @@ class KeySet:
         self._interval, self._cooldown, self._patience = interval, cooldown, patience
         self._keys: list[PyJWK] = []
         self._published = b""
+        self._seen_at = 0.0
         self._changed: list[Callable[[], None]] = []
         self._may_refresh_at = 0.0
         self._fetching: asyncio.Task[None] | None = None
@@ -132,6 +137,7 @@ class KeySet:
             published = await asyncio.wait_for(_in_thread(lambda: fetch(self.url)), 2 * TIMEOUT)
             if published != self._published:
                 self._take(published)
+            self._seen_at = time.monotonic()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next try may go better
             self._fail(str(error) or type(error).__name__)
         else:
@@ -144,12 +150,23 @@ class KeySet:
     def _take(self, published: bytes) -> None:
         keys = usable_keys(published, self.algorithms)
         if not keys:
+            self._drop("its set is empty now")
             raise ValueError(f"it has no key for {' or '.join(self.algorithms)} with use `sig`")
+        self._replace(keys, published)
+
+    def _replace(self, keys: list[PyJWK], published: bytes) -> None:
         self._keys, self._published = keys, published
         for action in self._changed:
             action()
 
+    def _drop(self, why: str) -> None:
+        if self._keys:
+            _log.error("the keys of %s count no longer: %s", self.url, why)
+            self._replace([], b"")
+
     def _fail(self, problem: str) -> None:
+        if time.monotonic() - self._seen_at > MAX_AGE:
+            self._drop(f"they were fetched more than {MAX_AGE / 3600:g} hours ago")
         if problem != self.problem:  # once a problem, not once a try
             self.problem = problem
             _log.error(
@@ -217,37 +234,27 @@ def _fits(key: PyJWK) -> bool:
     return False
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirect would leave the address that somebody chose to trust; without a handler it is an error."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Returns nothing to ask for."""
-
-
 def fetch(url: str) -> bytes:
-    """Fetches a document of at most 256 KiB within 10 s, without following redirects.
+    """Fetches a document of at most 256 KiB within 5 s, without following redirects; see `exchange`.
 
     Raises:
         OSError: There is no connection, or no good certificate.
-        ValueError: The status isn't 200, or the document is too large or takes too long.
+        HTTPException: What answers doesn't speak HTTP.
+        ValueError: The status isn't 200, or the document is too large.
     """
-    request = urllib.request.Request(url, headers={"accept": "application/jwk-set+json, application/json"})  # noqa: S310 - the settings allow https, and http on this machine
-    ends = time.monotonic() + 2 * TIMEOUT
-    body = bytearray()
-    try:
-        response = urllib.request.build_opener(_NoRedirects).open(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        response = error
-    with response:
-        if response.status != 200:
-            raise ValueError(f"HTTP status {response.status} instead of 200")
-        while piece := response.read1(64 * 1024):
-            body += piece
-            if len(body) > MAX_BYTES:
-                raise ValueError(f"it has more than {MAX_BYTES} bytes")
-            if time.monotonic() > ends:
-                raise ValueError(f"it took more than {2 * TIMEOUT:g} s")
-    return bytes(body)
+    parts = urlsplit(url)
+    answer = exchange(
+        parts,
+        tls=ssl.create_default_context() if parts.scheme == "https" else None,
+        timeout=TIMEOUT,
+        max_bytes=MAX_BYTES,
+        headers={"Accept": "application/jwk-set+json, application/json"},
+    )
+    if answer.status != 200:
+        raise ValueError(f"HTTP status {answer.status} instead of 200")
+    if len(answer.body) > MAX_BYTES:
+        raise ValueError(f"it has more than {MAX_BYTES} bytes")
+    return answer.body.reveal()
 
 
 async def _in_thread(work: Callable[[], bytes]) -> bytes:

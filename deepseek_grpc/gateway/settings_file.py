@@ -223,6 +223,9 @@ class _Reader:
         elif secret and len(secret) < MIN_SECRET_BYTES:
             self._say(place, f"the secret has {len(secret)} bytes; HS256 needs at least {MIN_SECRET_BYTES}")
             secret = b""
+        elif secret and not _verifies(secret, "HS256"):
+            self._say(place, "holds a key of another kind (PEM or SSH); HS256 needs a secret of random characters")
+            secret = b""
         return replace(client, key=Secret(secret))
 
     def _tls(self, table: dict[str, Any]) -> TLSSettings:

@@ -202,7 +202,7 @@ class TokenVerifier:
         signer = self._signers.get(name)
         if signer is None:
             raise ValueError(f"nobody known here is the issuer {name[:64]!a}")
-        principal, algorithm = signer.client_of(claims), _text(header, "alg")
+        algorithm = _text(header, "alg")
         _require(algorithm in signer.algorithms, f"the algorithm isn't {' or '.join(signer.algorithms)}, the key's")
         _check_header(header, signer.types)
         expires = self._check_claims(claims, with_audience=signer.needs_audience or "aud" in claims)
@@ -212,6 +212,8 @@ class TokenVerifier:
             jwt.decode(token, key, algorithms=[algorithm], options=_SIGNATURE_ALONE)
         except (jwt.PyJWTError, ValueError, TypeError, AttributeError) as error:  # the last: a key of another kind
             raise ValueError(f"the signature is wrong ({type(error).__name__})") from None
+        # Last, so that nobody learns an issuer's clients from how a token is refused that isn't the issuer's.
+        principal = signer.client_of(claims)
         if len(self._verified) >= _CACHE_ENTRIES:
             self._verified.clear()
         self._verified[token] = (principal, expires + LEEWAY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Never, TypeAlias
@@ -31,7 +32,7 @@ def parse_arguments(name: str, parameters: Mapping[str, Any] | str, arguments: s
     """Returns a call's arguments; see `Tool.parse`."""
     validator = _validator(_schema_text(parameters))
     try:
-        found = json.loads(arguments, parse_constant=_no_constant) if arguments.strip() else {}
+        found = _read(arguments) if arguments.strip() else {}
     except RecursionError:
         raise _misfit(name, "they are nested too deeply", arguments) from None
     except ValueError as error:
@@ -51,6 +52,12 @@ def parse_arguments(name: str, parameters: Mapping[str, Any] | str, arguments: s
     if misfits:
         raise _misfit(name, describe([(error.absolute_path, _problem(error)) for error in misfits]), arguments)
     return found
+
+
+def _read(text: str) -> Any:
+    return json.loads(
+        text, object_pairs_hook=_once, parse_int=_integer, parse_float=_finite, parse_constant=_no_constant
+    )
 
 
 def describe(misfits: Sequence[Misfit]) -> str:
@@ -136,6 +143,29 @@ def _plain(value: Any) -> dict[Any, Any]:
     if isinstance(value, Mapping):  # of another kind than dict
         return dict(value)
     raise TypeError(f"a {type(value).__name__} has no form in it")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the name {name[:64]!r} is there twice")
+        found[name] = value
+    return found
+
+
+def _integer(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:
+        raise ValueError(f"an integer has {len(digits):,} digits; they are too many") from None
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{_short(digits)} is too large a number")
+    return number
 
 
 def _no_constant(name: str) -> Never:

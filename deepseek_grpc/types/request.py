@@ -49,8 +49,13 @@ class Tool(Value):
 
         if not isinstance(call, ToolCall):
             raise InvalidRequestError(f"call is a {type(call).__name__}; give a ToolCall", metadata={"field": "call"})
+        if not isinstance(call.arguments, str):
+            problem = f"call.arguments is a {type(call.arguments).__name__}; give JSON text"
+            raise InvalidRequestError(problem, metadata={"field": "call"})
         if call.name != self.name:
-            raise OutputError(f"the call is of {call.name[:64]!r}, and this tool is {self.name!r}", text=call.arguments)
+            raise OutputError(
+                f"the call is of {str(call.name)[:64]!r}, and this tool is {self.name!r}", text=call.arguments
+            )
         return parse_arguments(self.name, self.parameters, call.arguments)
 
 

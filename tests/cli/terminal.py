@@ -164,6 +164,11 @@ class Terminal:
         return self
 
     def __exit__(self, *_):
+        deadline = time.monotonic() + PATIENCE
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self.process.terminate()  # which can be measured, unlike one that is killed; it may miss one, see above
+            while select.select([self._master], [], [], 1)[0] and self._read():
+                pass
         self.process.kill()
         self.process.wait()
         os.close(self._master)

@@ -182,6 +182,11 @@ def test_commands(fake, chat):
         ("/system", "there is no system message"),
         ("/system Be kind", "the system message is set"),
         ("/system", "system message: Be kind"),
+        ("/system -", "there is no system message any more"),
+        ("/help", "- removes it"),
+        ("unsystematic", "Hello from the fake server."),
+        ("/reset", "the conversation begins anew"),
+        ("/system Be kind", "the system message is set"),
         ("/model", "there are: fake"),
         ("/model other", "the model is other"),
         ("/nonsense", "there is no command '/nonsense'"),
@@ -193,9 +198,24 @@ def test_commands(fake, chat):
     ]:
         talk.enter(line)
         talk.sees(says)
-    assert messages_of(fake.text.requests[0]) == [("system", "Be kind"), ("user", " /slash")]
-    assert messages_of(fake.text.requests[1]) == [("system", "Be kind"), ("user", "after")]
-    assert fake.text.requests[1].request.model == "other"
+    assert [messages_of(request) for request in fake.text.requests] == [
+        [("user", "unsystematic")],
+        [("system", "Be kind"), ("user", " /slash")],
+        [("system", "Be kind"), ("user", "after")],
+    ]
+    assert fake.text.requests[2].request.model == "other"
+
+
+def test_a_paste_of_several_lines_is_one_message(fake, chat):
+    talk = chat()
+    talk.wait_for_prompt()
+    assert "\x1b[?2004h" in talk.raw  # the terminal marks where a paste begins and ends
+    talk.type("\x1b[200~one\rtwo\n\nthree\n\x1b[201~")
+    talk.sees("three")
+    talk.type("\r")
+    talk.sees("Hello from the fake server.")
+    talk.enter("four")
+    assert [messages_of(r)[-1][1] for r in fake.text.requests] == ["one\ntwo\n\nthree", "four"]
 
 
 def test_messages_of_several_lines(fake, chat):
@@ -207,6 +227,7 @@ def test_messages_of_several_lines(fake, chat):
     talk.type('"""three\r')
     talk.sees('"""three\n...')
     talk.type("\r")
+    talk.sees('"""three\n...\n...')
     talk.enter('four"""')
     assert [messages_of(r)[-1][1] for r in fake.text.requests] == ["one\ntwo", "three\n\nfour"]
 
@@ -273,6 +294,8 @@ def test_a_pipe_goes_on_after_an_error_and_ends_with_its_code(fake):
     done = run("chat", env=fake.environ, stdin="one\ntwo\nthree\n")
     assert (done.returncode, done.stdout) == (4, "Hello from the fake server.\n")
     assert done.stderr.startswith("error: no such model")
+    assert "/model lists the models" in done.stderr
+    assert "client.text" not in done.stderr
     assert done.stderr.count("\n") == 2
     fake.text.script(Fail("NOT_FOUND", "no such model"))
     done = run("chat", "--json", env=fake.environ, stdin="one\n/history\n")

@@ -9,6 +9,7 @@ from concurrent import futures
 from contextlib import contextmanager, nullcontext
 
 import grpc
+import jwt
 import pytest
 from cryptography import x509
 
@@ -107,10 +108,10 @@ def test_all_is_well(fake):
     assert [line.split("  ")[0] for line in lines] == ["ok"] * len(lines)
     assert [line[6:24].strip() for line in lines] == [
         *("environment", "target", "resolve", "connect", "protocol"),
-        *("health", "token", "call", "version", "round trip"),
+        *("token", "health", "call", "version", "round trip"),
     ]
     assert "set: DEEPSEEK_GRPC_CLIENT_ID, DEEPSEEK_GRPC_CLIENT_SECRET, DEEPSEEK_GRPC_TARGET" in lines[0]
-    assert "of 'test-client', iat 20" in lines[6]
+    assert "of 'test-client', iat 20" in lines[5]
     assert "1 model: fake" in lines[7]
     assert "(n=10)" in lines[9]
 
@@ -147,6 +148,7 @@ def test_a_unix_socket(tmp_path):
     code, fault = the_fault(fake_environ := CREDENTIAL | {"DEEPSEEK_GRPC_TARGET": f"unix:{tmp_path}/none.sock"})
     assert (code, fault["check"]) == (5, "connect")
     assert fake_environ["DEEPSEEK_GRPC_TARGET"].removeprefix("unix:") in fault["detail"]
+    assert "Check the path" in fault["advice"]
 
 
 # the environment and the target
@@ -206,6 +208,34 @@ def test_a_proxy_is_named_and_never_what_the_variable_holds():
     code, found = examined(env)
     assert (code, found["health"]["status"], found["proxy"]["status"]) == (5, "FAIL", "warn")
     assert "canary" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("env", "target", "proxied"),
+    [
+        ({"no_proxy": "example.test"}, "example.test:443", False),
+        ({"no_proxy": "a.test, .EXAMPLE.test"}, "dns:///gw.example.test:443", False),
+        ({"no_proxy": ".example.test"}, "example.test:443", False),
+        ({"no_proxy": "ample.test"}, "example.test:443", True),
+        ({"no_proxy": " "}, "example.test:443", True),
+        ({"no_proxy": "other.test,,*"}, "example.test:443", True),
+        ({"no_proxy": "example.test", "no_grpc_proxy": ""}, "example.test:443", True),
+        ({"no_grpc_proxy": "example.test", "no_proxy": "x"}, "example.test:443", False),
+        ({"no_proxy": "10.1.0.0/16"}, "10.1.2.3:443", False),
+        ({"no_proxy": "10.1.0.0/16,fd00::/x"}, "ipv6:[fd00::1]:443", True),
+        ({"no_proxy": "10.0.0.1"}, "ipv4:10.0.0.1:1,10.0.0.2:1", True),
+        ({"grpc_proxy": ""}, "example.test:443", False),
+        ({"grpc_proxy": "socks5://proxy:1"}, "example.test:443", False),
+    ],
+)
+def test_what_does_not_go_through_a_proxy(env, target, proxied):
+    assert proxy_variable(target, {"https_proxy": "http://proxy:1"} | env) == ("https_proxy" if proxied else "")
+
+
+def test_no_proxy_leaves_the_way_to_be_looked_at():
+    env = CREDENTIAL | {"https_proxy": "http://127.0.0.1:1", "no_proxy": "gateway.invalid"}
+    code, fault = the_fault(env, "--target", "gateway.invalid:443")
+    assert (code, fault["check"]) == (5, "resolve")
 
 
 # the way
@@ -338,6 +368,18 @@ def test_no_credential(fake):
     code, found = examined({"DEEPSEEK_GRPC_TARGET": fake.target})
     assert (code, found["token"]["status"], found["call"]["status"]) == (3, "warn", "FAIL")
     assert found["round trip"]["status"] == "ok"
+    assert "no credential is set" in found["call"]["detail"]
+    assert "clock" not in str(found["call"])
+    assert "DEEPSEEK_GRPC_CLIENT_ID and DEEPSEEK_GRPC_CLIENT_SECRET, or DEEPSEEK_GRPC_TOKEN" in found["call"]["advice"]
+
+
+def test_a_token_endpoint_that_gives_none(fake):
+    with listening(b"") as address:
+        url = {"DEEPSEEK_GRPC_TOKEN_URL": f"http://{address}/token"}
+        code, found = examined(CREDENTIAL | url, "--target", fake.target)
+    assert (code, found["token"]["status"], found["health"]["status"]) == (3, "FAIL", "ok")
+    assert list(found).index("token") < list(found).index("health")
+    assert "call" not in found
 
 
 def test_a_wrong_secret(fake):
@@ -366,10 +408,30 @@ def test_a_token_of_a_machine_whose_clock_is_ahead(fake):
     assert "s in the future by the gateway's clock" in fault["detail"]
 
 
+def token_with(fake, **claims):
+    """A token that is signed by a stranger."""
+    return {"DEEPSEEK_GRPC_TARGET": fake.target, "DEEPSEEK_GRPC_TOKEN": jwt.encode({"iss": "svc-a", **claims}, SECRET)}
+
+
+def test_a_token_of_somebody_else(fake):
+    now = int(time.time())
+    code, fault = the_fault(token_with(fake, iat=now, exp=now + 900))
+    assert (code, fault["check"]) == (3, "call")
+    assert "the token is in its time" in fault["detail"]
+    assert "signature, issuer and audience" in fault["advice"]
+    _, fault = the_fault(token_with(fake, iat=now, nbf=now + 600, exp=now + 900))
+    assert "isn't good for another" in fault["detail"]
+    _, fault = the_fault(token_with(fake, iat=now))
+    assert "says no time at which it expires" in fault["detail"]
+
+
 def test_a_token_that_is_no_jwt(fake):
     code, found = examined({"DEEPSEEK_GRPC_TARGET": fake.target, "DEEPSEEK_GRPC_TOKEN": "canary-opaque"})
     assert (code, found["call"]["status"]) == (3, "FAIL")
     assert "isn't a JWT" in found["token"]["detail"]
+    assert "can't be looked into" in found["call"]["detail"]
+    assert "clock" not in str(found["call"])
+    assert "secret" not in str(found["call"])
     assert "canary" not in str(found)
 
 

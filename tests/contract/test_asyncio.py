@@ -287,6 +287,23 @@ async def test_a_task_that_is_cancelled_while_it_waits_leaves_its_turn_to_others
         assert waiting[0].cancelled()
 
 
+async def test_closing_a_client_ends_the_queue_for_places(fake_server):
+    fake_server.text.script("one", Stall())
+    client = fake_server.async_client(max_concurrency=1)
+    busy = client.text.stream("Hi")
+    await anext(aiter(busy.text()))
+    calls = [
+        asyncio.create_task(client.text.generate("Hi")),
+        asyncio.create_task(client.text.stream("Hi").final()),
+    ]
+    while len(client._link.room().places._waiting) < 2:  # noqa: ASYNC110 - nothing says so
+        await asyncio.sleep(0)
+    await client.aclose()
+    for call in calls:
+        with pytest.raises(ClosedError):
+            await call
+
+
 async def test_waiting_for_a_token_counts_toward_the_total_time(fake_server):
     ready = threading.Event()
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 
+import grpc
 import pytest
 
 from deepseek_grpc import TLS, AsyncClient, Client, JWTSigner, Secret
-from deepseek_grpc.errors import ConfigurationError, ConnectError
+from deepseek_grpc.errors import ClosedError, ConfigurationError, ConnectError, DeadlineExceededError
 from deepseek_grpc.gateway.router import Backend
 from deepseek_grpc.gateway.server import Gateway
 from deepseek_grpc.gateway.settings import ClientSettings, Settings, TLSSettings
@@ -149,6 +150,89 @@ async def test_what_runs_goes_on_with_threads(gateway, files, theirs, ours, engi
         assert engine.cancelled == 0
         stream.cancel()
         assert (await ask(stream.final)).text == "one "
+
+
+async def test_places_outlast_a_change_of_certificates(gateway, files, theirs, ours, engine):
+    engine.script("one ", Stall())
+    async with AsyncClient(gateway.address, credentials=credentials(), tls=files.tls, max_concurrency=2) as client:
+        busy = client.text.stream("Hi")
+        assert await anext(aiter(busy.text())) == "one "
+        files.put(theirs.file, *ours.issue("client"))
+        await until_renewed(client._link, lambda: client.text.generate("Hi"))
+        engine.script("two ", Stall())
+        other = client.text.stream("Hi")
+        assert await anext(aiter(other.text())) == "two "
+        with pytest.raises(DeadlineExceededError, match="max_concurrency"):
+            await client.text.generate("Hi", timeout=0.1)
+        await busy.cancel()
+        assert (await client.text.generate("Hi")).text == HELLO
+        await other.cancel()
+
+
+async def test_who_waits_while_certificates_change_is_sent_with_the_new_ones(gateway, files, theirs, ours, engine):
+    engine.script("one ", Stall())
+    async with AsyncClient(gateway.address, credentials=credentials(), tls=files.tls, max_concurrency=1) as client:
+        busy = client.text.stream("Hi")
+        assert await anext(aiter(busy.text())) == "one "
+        waiting = [
+            asyncio.create_task(client.text.generate("Hi")),
+            asyncio.create_task(client.text.stream("x").final()),
+        ]
+        while len(client._link.room().places._waiting) < 2:
+            await asyncio.sleep(0)
+        files.put(theirs.file, *ours.issue("client"))
+
+        async def look():
+            client._link.room()
+
+        await until_renewed(client._link, look)
+        await busy.cancel()
+        assert [(await task).text for task in waiting] == [HELLO] * 2
+
+
+async def test_closing_ends_what_runs_on_the_old_certificates(gateway, files, theirs, ours, engine):
+    for _ in range(3):
+        engine.script("one ", Stall())
+    client = AsyncClient(gateway.address, credentials=credentials(), tls=files.tls)
+    threaded = Client(gateway.address, credentials=credentials(), tls=files.tls)
+    stream, turn = client.text.stream("Hi"), client.text.session().stream("Hi")
+    for one in (stream, turn):
+        assert await anext(aiter(one.text())) == "one "
+    blocking = threaded.text.stream("Hi")
+    assert await asyncio.to_thread(lambda: next(blocking.text())) == "one "
+    files.put(theirs.file, *ours.issue("client"))
+    await until_renewed(client._link, lambda: client.text.generate("Hi"))
+    await until_renewed(threaded._link, lambda: asyncio.to_thread(threaded.text.generate, "Hi"))
+    reading = asyncio.create_task(asyncio.to_thread(blocking.final))
+    await client.aclose()
+    await asyncio.to_thread(threaded.close)
+    for final in (stream.final(), turn.final(), reading):
+        with pytest.raises(ClosedError):
+            await final
+    await asyncio.to_thread(engine.wait_for_cancellations, 3)
+
+
+async def test_the_last_call_on_the_old_certificates_closes_their_channel(gateway, files, theirs, ours, engine):
+    engine.script("one ", Stall())
+
+    def is_closed(wire):
+        try:
+            wire._channel.unary_unary("/x")(b"", timeout=0)
+        except ValueError:
+            return True
+        except grpc.RpcError:
+            return False
+
+    with Client(gateway.address, credentials=credentials(), tls=files.tls) as client:
+        stream = client.text.stream("Hi")
+        assert await asyncio.to_thread(lambda: next(stream.text())) == "one "
+        old = client._link._wire
+        files.put(theirs.file, *ours.issue("client"))
+        await until_renewed(client._link, lambda: asyncio.to_thread(client.text.generate, "Hi"))
+        assert not is_closed(old)
+        stream.cancel()
+        assert is_closed(old)
+        assert not is_closed(client._link._wire)
 
 
 async def test_files_that_are_no_good_leave_the_old_ones(gateway, files, theirs, ours, tmp_path, caplog):

@@ -299,6 +299,50 @@ async def test_keys_stay_when_a_fetch_fails(idp, caplog):
             await call(gateway, token("two"))
 
 
+async def test_a_set_that_is_empty_now_withdraws_its_keys(idp, caplog):
+    async with gateway_for(idp.url) as gateway:
+        assert await call(gateway, token()) == HELLO
+        idp.publish()
+        await gateway._issuers[0].keys._fetch_once()
+        with pytest.raises(ServiceUnavailableError) as caught:
+            await call(gateway, token())
+        assert caught.value.reason == "JWKS_UNAVAILABLE"
+        assert "its set is empty now" in caplog.text
+        assert "all tokens" in caplog.text
+        idp.publish(public())
+        await gateway._issuers[0].keys._fetch_once()
+        assert await call(gateway, token()) == HELLO
+
+
+async def test_keys_that_cannot_be_fetched_again_count_for_a_day(monkeypatch, idp, caplog):
+    assert jwks.MAX_AGE == 24 * 3600
+    async with gateway_for(idp.url) as gateway:
+        assert await call(gateway, token()) == HELLO
+        idp.status = 503
+        monkeypatch.setattr(jwks, "MAX_AGE", 0.0)
+        await gateway._issuers[0].keys._fetch_once()
+        with pytest.raises(ServiceUnavailableError):
+            await call(gateway, token())
+    assert "count no longer" in caplog.text
+
+
+@pytest.mark.parametrize("claims", [{"sub": "svc-a"}, {"sub": "nobody"}, {"client_id": "nobody"}, {"sub": "svc-own"}])
+async def test_an_outage_does_not_tell_who_is_a_client(idp, claims):
+    idp.status = 503
+    async with gateway_for(idp.url) as gateway:
+        with pytest.raises(ServiceUnavailableError) as caught:
+            await call(gateway, token(**claims))
+    assert caught.value.reason == "JWKS_UNAVAILABLE"
+
+
+def test_no_proxy_stands_before_this_machine(monkeypatch, idp):
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    assert fetch(idp.url) == idp.body
+
+
 BROKEN = {
     "an error": ({"status": 500}, "HTTP status 500"),
     "another status": ({"status": 202}, "HTTP status 202"),

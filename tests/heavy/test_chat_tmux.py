@@ -38,6 +38,10 @@ class Tmux:
         self._run("send-keys", "-l", text)
         self.keys("Enter")
 
+    def paste(self, text):
+        self._run("set-buffer", text)
+        self._run("paste-buffer", "-p")  # marks the paste where the program asked for that
+
     def text(self, *options):
         """Returns all that the window has shown and still holds."""
         return self._run("capture-pane", "-p", "-S", "-", *options).rstrip("\n")
@@ -105,6 +109,17 @@ def test_a_conversation(tmux, tmp_path):
 
     tmux.keys("C-d")
     tmux.ends()
+
+
+def test_a_paste_of_several_lines_is_one_message(tmux, tmp_path):
+    tmux.paste("What is a retry?\nAnd what is\n\na deadline?")
+    tmux.sees(lambda text: text.endswith("a deadline?"), "the paste")
+    tmux.keys("Enter")
+    tmux.sees(lambda text: "a deadline?\n" in text, "the turn")
+    tmux.ready()
+    tmux.line(f"/save {tmp_path}/chat.md")
+    tmux.sees(lambda text: "saved 2 messages" in text, "the file")
+    assert "## User\n\nWhat is a retry?\nAnd what is\n\na deadline?\n" in (tmp_path / "chat.md").read_text()
 
 
 def test_what_is_higher_than_the_screen_is_there_once(tmux, tmp_path):

@@ -103,6 +103,10 @@ PERSONAL = [
     ("token: hunter2", "hunter2"),
     ("my password is hunter2", "hunter2"),
     ("pwd=hunter2", "hunter2"),
+    ("pass: hunter2", "hunter2"),
+    ("CLIENT_SECRET=hunter2", "hunter2"),
+    ('{"password": "hunter2"}', "hunter2"),
+    ("Authorization: Bearer hunter2", "hunter2"),
     ("postgres://ada:hunter2@db/x", "hunter2"),
     ("-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END", "MHcCAQEE"),
     ("key 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822c", "9f86d081"),
@@ -116,9 +120,46 @@ def test_what_has_the_form_of_something_private_is_redacted(path, text, private)
     assert private not in path.read_text()
 
 
-@pytest.mark.parametrize("text", ["What is a deadline?", "Explain RFC 7519, section 4.1", "3 + 4 = 7", "gRPC 1.76.0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *["What is a deadline?", "Explain RFC 7519, section 4.1", "3 + 4 = 7", "gRPC 1.76.0"],
+        *["what is a token bucket?", "a key change, and pass the salt", "who is the bearer of bad news?"],
+    ],
+)
 def test_what_has_not_stays(text):
     assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "redacted"),
+    [
+        ("password ada@example.org", "[secret]"),
+        ("the token: sk-0123456789abcdef0123, ok?", "the [secret] ok?"),
+        ("ada@example.org sk-0123456789abcdef0123 192.168.17.4", "[email] [token] [ip]"),
+        ("[secret] of the year", "[secret] of the year"),
+    ],
+)
+def test_a_mark_stays_whole(text, redacted):
+    assert redact(text) == redacted
+
+
+@pytest.mark.parametrize("length", [*range(360, 401), *range(960, 1001)])
+def test_what_the_look_cut_in_two_is_not_shown(path, length):
+    text = "eyJ" + "x" * (length - 4) + " ada.lovelace@mail.example.org"
+    AuditLog(path, prompts=True).started(record(text))
+    assert lines(path)[0]["prompt"].rstrip() in ("[token]", "[token] [email]", "")
+
+
+def test_a_program_may_go_elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    log = AuditLog("api_calls.log")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    log.started(record())
+    pickle.loads(pickle.dumps(log)).started(record())
+    assert len(lines(tmp_path / "api_calls.log")) == 2
+    assert list((tmp_path / "elsewhere").iterdir()) == []
 
 
 def test_a_cut_does_not_make_half_an_address_look_harmless(path):

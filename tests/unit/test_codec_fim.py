@@ -75,6 +75,10 @@ def test_every_field_survives_the_wire(request):
     assert decode_complete(pb.CompleteFimRequest.FromString(encoded.SerializeToString())) == request
 
 
+def test_a_suffix_that_is_none_is_left_out():
+    assert encode(suffix=None) == encode() == encode(suffix="")
+
+
 def test_every_option_has_its_field():
     fields = {field.name for field in pb.CompleteFimRequest.DESCRIPTOR.fields}
     options = {"extra_json" if name == "extra" else name for name in CompleteOptions.__annotations__}
@@ -133,7 +137,7 @@ REFUSED = [
     ("a prompt in bytes", b"x", {}, "prompt", ["bytes"]),
     ("a conversation", ["x"], {}, "prompt", ["list"]),
     ("a lone surrogate", f"{SECRET}\ud800", {}, "prompt", ["surrogate"]),
-    ("a suffix that is None", "x", {"suffix": None}, "suffix", ["NoneType", "text"]),
+    ("a suffix that is a number", "x", {"suffix": 5}, "suffix", ["int", "text"]),
     ("a surrogate in the suffix", "x", {"suffix": f"{SECRET}\ud800"}, "suffix", ["surrogate"]),
     ("a model that is a number", "x", {"model": 5}, "model", ["int", "text"]),
     ("a surrogate in the model", "x", {"model": "\ud800"}, "model", ["surrogate"]),

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from deepseek_grpc.audit import AuditLog
 from deepseek_grpc.auth import StaticToken, channel_credentials
 from deepseek_grpc.config import API_VERSION, ClientConfig, Keepalive, Retry, Timeouts
 from deepseek_grpc.errors import ConfigurationError
@@ -214,6 +215,9 @@ def test_no_connect_timeout_leaves_grpcs_own():
         lambda: ClientConfig(reconnect_backoff=(0, 1)),
         lambda: TLS(cert_file="a.pem"),
         lambda: TLS(key_file="a.pem"),
+        lambda: TLS(server_name=5),
+        lambda: TLS(server_name=""),
+        lambda: ClientConfig(observers=[AuditLog]),
         lambda: ClientConfig(reconnect_backoff=1),
         lambda: ClientConfig(reconnect_backoff=(1, 2, 3)),
     ],

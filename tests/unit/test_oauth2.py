@@ -287,13 +287,24 @@ def test_an_endpoint_in_trouble_is_worth_another_try(server):
     assert str(caught.value).endswith("answered 503. Try again in a moment.")
 
 
-def test_the_next_call_after_a_failure_tries_again(server):
-    server.reply = lambda n: answer(503) if n < 3 else token(n)
-    source = credentials(server)
-    for _ in range(2):
-        with pytest.raises(AuthenticationError, match="503"):
+def test_an_endpoint_that_refuses_is_asked_again_when_it_says(server):
+    clock = Clock()
+    server.reply = lambda n: answer(429, {"Retry-After": "60"}) if n == 1 else token(n)
+    source = credentials(server, clock=clock)
+    for _ in range(50):
+        with pytest.raises(AuthenticationError, match="429"):
             source.token()
-    assert source.token() == "token-3"
+        clock.now += 1
+    assert len(server.requests) == 1
+    clock.now += 10
+    assert source.token() == "token-2"
+
+
+def test_a_gateway_that_refuses_every_token_makes_few_requests(server):
+    source = credentials(server, clock=Clock())
+    for _ in range(50):
+        source.invalidate(source.token())
+    assert len(server.requests) == 2
 
 
 def test_all_who_wait_get_an_exception_of_their_own(server):
@@ -335,7 +346,8 @@ def test_a_renewal_ahead_of_time_that_fails_waits_before_the_next(server, caplog
         assert len(server.requests) == requests
     clock.now += 20
     with pytest.raises(AuthenticationError, match="503"):
-        source.token()  # the endpoint is asked at once when there is nothing left
+        source.token()  # when there is nothing left, a caller asks
+    assert len(server.requests) == 6
 
     def warnings():
         return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]

@@ -44,16 +44,19 @@ def test_no_interleaving_leads_to_a_bad_decision(ahead, script):
         elif step[0] in ("call", "look") and renewal.due(now):
             begin(None)
         elif step[0] == "invalidate" and held is not None:
-            renewal.refused(held)
-            assert renewal.good(now) is None
-            refused.setdefault(held, 0)
+            renewal.refused(held, now)
+            if renewal.good(now) is None:
+                refused.setdefault(held, 0)
+            else:  # it was made just now, in the place of a refused one
+                assert refused
+                assert now - made[held] < 5
         elif step[0] == "succeed" and running is not None:
             token = Secret(f"token-{len(made)}")
             if renewal.renewed(running, now, token, LIFE):
                 made[token] = running
                 for old in refused:  # the token that takes its place: no refusal of the old one counts any more
                     refused[old] += cause == old
-                    renewal.refused(old)
+                    renewal.refused(old, now)
                 assert renewal.good(now) == token or (not ahead and now >= running + 0.8 * LIFE)
             else:
                 assert now >= running + LIFE
@@ -83,6 +86,19 @@ def test_the_time_between_attempts_ahead_grows_to_a_minute():
     assert renewal.renewed(900, 900, Secret("b"), 1000)
     renewal.failed(1700)
     assert renewal.due(1701)
+    assert (renewal.rest(1700.25), renewal.rest(1701)) == (0.75, 0)
+    assert renewal.rest(1600) == 0  # the clock went back
+
+
+def test_a_replacement_that_is_refused_too_stays_for_a_while():
+    renewal = Renewal(ahead=True)
+    fetches = 0
+    for now in range(50):
+        if renewal.good(now) is None:
+            fetches += 1
+            assert renewal.renewed(now, now, Secret(f"token-{fetches}"), LIFE)
+        renewal.refused(renewal.good(now), now)
+    assert fetches == 10  # the first, its replacement at once, and then one after 5 s each
 
 
 # With threads
@@ -154,7 +170,8 @@ def test_no_interleaving_of_threads_leads_to_a_bad_token(script):
                 token = cache.cached()
                 if token is not None:
                     cache.invalidate(token)
-                    refused.add(token)
+                    if cache.cached() != token:  # otherwise it was made just now, in the place of a refused one
+                        refused.add(token)
             case ("succeed",) | ("fail",):
                 endpoint.end(step[0] == "succeed")
     deadline = time.monotonic() + 30
@@ -221,7 +238,32 @@ def test_where_no_thread_can_be_started_the_good_token_stays(monkeypatch):
     assert cache.token() == "token-100"
 
 
+def test_while_a_failure_is_fresh_callers_get_it_again_and_nothing_is_fetched():
+    now, fetches = 0.0, 0
+
+    def fetch():
+        nonlocal fetches
+        fetches += 1
+        raise AuthenticationError(f"failure {fetches}", retryable=True, retry_after=60 if fetches == 2 else None)
+
+    cache = TokenCache(fetch, lambda: now, ahead=True)
+    told = []
+    for step in (0, 0.25, 0.5, 0.25, 59.5, 0.5, 3.5, 0.5):
+        now += step
+        with pytest.raises(AuthenticationError) as caught:
+            cache.token()
+        told.append((str(caught.value.details)[-1], caught.value.retry_after))
+    assert told == [
+        *[("1", None), ("1", 0.75), ("1", 0.25)],
+        *[("2", 60), ("2", 0.5)],
+        *[("3", None), ("3", 0.5)],
+        ("4", None),
+    ]
+    assert caught.value is not cache._error
+
+
 def test_a_defect_of_the_fetch_reaches_its_caller_and_blocks_nobody():
+    now = 0.0
     outcomes = [ZeroDivisionError, ConfigurationError("wrong key"), (Secret("token"), LIFE)]
 
     def fetch():
@@ -230,9 +272,12 @@ def test_a_defect_of_the_fetch_reaches_its_caller_and_blocks_nobody():
             return outcome
         raise outcome
 
-    cache = TokenCache(fetch, lambda: 0.0, ahead=True)
+    cache = TokenCache(fetch, lambda: now, ahead=True)
     with pytest.raises(ZeroDivisionError):
         cache.token()
-    with pytest.raises(ConfigurationError, match="wrong key"):
-        cache.token()
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="wrong key") as caught:
+            cache.token()
+        assert caught.value.retry_after is None  # waiting wouldn't help
+    now = 2.0
     assert cache.token() == "token"

@@ -244,6 +244,7 @@ def test_everything_that_is_wrong_is_said_at_once(folder):
         (f"{CLIENT}secret_env = 5", "clients[0].secret_env", "string"),
         (f'{CLIENT}secret_file = "short"', "clients[0].secret_file", "5 bytes; HS256 needs at least 32"),
         (f'{CLIENT}secret_file = "empty"', "clients[0].secret_file", "empty"),
+        (f'{CLIENT}secret_file = "keys/svc-b.pem"', "clients[0].secret_file", "PEM or SSH"),
         (f'{CLIENT}secret_file = "keys"', "clients[0].secret_file", "directory"),
         (f'{CLIENT}secret_file = "a\\u0000b"', "clients[0].secret_file", "cannot read"),
         (f'{CLIENT}secret_file = "svc-a.secret"\nalgorithm = "RS256"', "clients[0].algorithm", "give HS256"),

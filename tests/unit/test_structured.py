@@ -162,6 +162,14 @@ def test_what_is_no_type_is_refused_before_anything_is_sent(output, form):
     assert "\n" not in caught.value.details
 
 
+def test_a_plain_class_is_refused_with_what_to_give_instead():
+    with pytest.raises(
+        InvalidRequestError, match=r"is Opaque, .* give a BaseModel, a dataclass or a TypedDict"
+    ) as caught:
+        encode(output=Opaque)
+    assert "arbitrary_types_allowed" not in str(caught.value)
+
+
 def test_a_type_is_prepared_once():
     encode(output=Forecast)
     before = structured._made.cache_info()

@@ -80,7 +80,9 @@ MISFITS = [
     ("no JSON", '{"city": "x"', ["no JSON", "line 1 column 13"]),
     ("more than JSON", '{"city": "x"} thanks', ["no JSON", "line 1 column 15"]),
     ("no number", '{"city": "x", "days": NaN}', ["no JSON", "NaN"]),
-    ("a number without end", '{"city": "x", "days": ' + "9" * 5000 + "}", ["no JSON"]),
+    ("a number without end", '{"city": "x", "days": ' + "9" * 5000 + "}", ["an integer has 5,000 digits"]),
+    ("a number beyond all", '{"city": "x", "days": 1e999}', ["1e999 is too large"]),
+    ("a name that is there twice", '{"city": "x", "stops": [{"at": 1, "at": 2}]}', ["the name 'at' is there twice"]),
     ("a list", '["x"]', ["no JSON object"]),
     ("a text", '"x"', ["no JSON object"]),
     ("without end", "[" * 100_000, ["nested too deeply"]),
@@ -106,6 +108,13 @@ def test_the_call_of_another_tool_is_refused():
 def test_what_is_no_call_is_refused():
     with pytest.raises(InvalidRequestError, match="dict; give a ToolCall") as caught:
         WEATHER.parse({"name": "weather", "arguments": "{}"})
+    assert caught.value.field == "call"
+
+
+@pytest.mark.parametrize("name", ["weather", "news"])
+def test_arguments_that_are_no_text_are_refused(name):
+    with pytest.raises(InvalidRequestError, match=r"call\.arguments is a NoneType; give JSON text") as caught:
+        WEATHER.parse(call(None, name))
     assert caught.value.field == "call"
 
 

@@ -14,7 +14,7 @@ from deepseek_grpc import Client
 from deepseek_grpc._call import call_options
 from deepseek_grpc._codec.status import DETAILS_KEY, encode_status
 from deepseek_grpc._transport import sync_stream
-from deepseek_grpc._transport.sync import Link
+from deepseek_grpc._transport.sync import Link, Wire
 from deepseek_grpc._transport.sync_session import open_session
 from deepseek_grpc._transport.timers import Timers
 from deepseek_grpc.auth import StaticToken
@@ -24,6 +24,7 @@ from deepseek_grpc.errors import (
     ClosedError,
     ConnectError,
     ContextLengthError,
+    DeadlineExceededError,
     FirstTokenTimeoutError,
     IdleTimeoutError,
     InternalError,
@@ -56,7 +57,8 @@ class Channel:
         def made(path, **serializers):
             method = make(path, **serializers)
 
-            def call(request, *, timeout=None, metadata=None, wait_for_ready=None):
+            def call(request, *, timeout=None, metadata=None, credentials=None, wait_for_ready=None):
+                assert credentials is None
                 self.calls.append((path, timeout, wait_for_ready))
                 return method(request, timeout=timeout, metadata=metadata)
 
@@ -81,7 +83,7 @@ def threads():
 
 def connect(channel, source=None, **config):
     link = Link("127.0.0.1:1", ClientConfig(**config), source)
-    link._channel = channel
+    link._wire = Wire(channel)
     return link
 
 
@@ -95,11 +97,11 @@ def options(link, timeout=None, **given):
 
 
 def ask(link, **given):
-    return link.unary(link.stub(TextServiceStub).Generate, ASK, options(link, **given))
+    return link.unary(TextServiceStub, "Generate", ASK, options(link, **given))
 
 
 def listen(link, timeout=None):
-    return link.stream(link.stub(TextServiceStub).StreamGenerate, ASK, options(link, timeout))
+    return link.stream(TextServiceStub, "StreamGenerate", ASK, options(link, timeout))
 
 
 def batch(*texts):
@@ -122,12 +124,22 @@ def test_an_answer(channel, link, threads):
     assert answer.result() == pb.GenerateResponse(id="a1")
 
 
-@pytest.mark.parametrize(("timeout", "sent"), [(7, 7), (None, None), (0, 0), (Timeouts(total=0.5), 0.5)])
-def test_the_total_time_is_the_rpcs_deadline(channel, link, threads, timeout, sent):
+@pytest.mark.parametrize(("timeout", "total"), [(7, 7), (None, None), (Timeouts(total=0.5), 0.5)])
+def test_what_is_left_of_the_total_time_is_the_rpcs_deadline(channel, link, threads, timeout, total):
     answer = threads.submit(ask, link, timeout=timeout)
     channel.test.take_unary_unary(GENERATE)[2].terminate(pb.GenerateResponse(), (), OK, "")
     answer.result()
-    assert channel.calls == [("/deepseek_rpc.v2.TextService/Generate", sent, None)]
+    ((path, sent, _),) = channel.calls
+    assert path == "/deepseek_rpc.v2.TextService/Generate"
+    assert sent is total is None or 0 < sent < total
+
+
+@pytest.mark.parametrize("timeout", [0, 1e-9, Timeouts(total=0)])
+def test_a_call_whose_time_is_over_is_not_sent(channel, link, timeout):
+    for call in (ask, listen):
+        with pytest.raises(DeadlineExceededError, match="before the call was sent"):
+            call(link, timeout=timeout)
+    assert channel.calls == []
 
 
 def test_waiting_for_a_connection_is_passed_on(channel, threads):
@@ -288,7 +300,7 @@ def test_content_that_stops(channel, link):
 
 def test_a_users_stream(channel):
     with Client("127.0.0.1:1") as client:
-        client._link._channel = channel
+        client._link._wire = Wire(channel)
         with client.text.stream("Hi") as stream:
             rpc = channel.test.take_unary_stream(STREAM)[2]
             head = pb.GenerateChunk(head=pb.GenerateHead(id="a1", model="m"))
@@ -305,7 +317,7 @@ def test_a_users_stream(channel):
 
 def test_a_users_stream_that_is_cut_keeps_what_had_come(channel):
     with Client("127.0.0.1:1") as client:
-        client._link._channel = channel
+        client._link._wire = Wire(channel)
         stream = client.text.stream("Hi")
         rpc = channel.test.take_unary_stream(STREAM)[2]
         rpc.send_response(batch("Hel", "lo"))
@@ -319,7 +331,7 @@ def test_a_users_stream_that_is_cut_keeps_what_had_come(channel):
 
 def test_a_stream_that_ends_without_an_end_was_cut(channel):
     with Client("127.0.0.1:1") as client:
-        client._link._channel = channel
+        client._link._wire = Wire(channel)
         stream = client.text.stream("Hi")
         rpc = channel.test.take_unary_stream(STREAM)[2]
         rpc.send_response(batch("Hel"))
@@ -331,7 +343,7 @@ def test_a_stream_that_ends_without_an_end_was_cut(channel):
 
 def test_a_client_that_may_send_more_sends_more(channel, threads):
     with Client("127.0.0.1:1", config=ClientConfig(max_message_bytes=64 * 2**20)) as client:
-        client._link._channel = channel
+        client._link._wire = Wire(channel)
         with client.text.stream("x" * 20_000_000):
             assert len(channel.test.take_unary_stream(STREAM)[1].prompt) == 20_000_000
 
@@ -420,7 +432,7 @@ def test_timers_work_in_a_child_that_was_forked_in_the_middle_of_one():
 
 @pytest.fixture
 def session(channel, link):
-    driver = open_session(link, link.stub(TextServiceStub).Session, options(link))
+    driver = open_session(link, TextServiceStub, "Session", options(link))
     _, rpc = channel.test.take_stream_stream(SESSION)
     [opening] = rpc.take_request().frames
     assert opening.WhichOneof("frame") == "open"

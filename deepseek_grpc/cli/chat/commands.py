@@ -13,7 +13,7 @@ __all__ = ["COMMANDS", "QuitChat", "perform"]
 
 COMMANDS: Final = {
     "/help": ("", "shows this"),
-    "/system": ("TEXT", "sets the system message; without TEXT shows it"),
+    "/system": ("TEXT", "sets the system message, - removes it; without TEXT shows it"),
     "/model": ("NAME", "sets the model; without NAME shows it, and which there are"),
     "/history": ("", "shows the conversation"),
     "/save": ("FILE", "writes the conversation into a file, as Markdown (.md) or JSON (.json)"),
@@ -40,6 +40,9 @@ def perform(line: str, conversation: Conversation, client: Client, screen: Scree
     match name:
         case "/help":
             _help(screen)
+        case "/system" if argument == "-":
+            conversation.system = ""
+            screen.tell("there is no system message any more, from the next turn on")
         case "/system" if argument:
             conversation.system = argument
             screen.tell("the system message is set, from the next turn on")
@@ -77,4 +80,5 @@ def _help(screen: Screen) -> None:
     for name, (takes, does) in COMMANDS.items():
         screen.tell(f"{name} {takes}".ljust(14) + does)
     screen.tell('A line that ends with a backslash goes on in the next; """ begins and ends a message of many lines.')
+    screen.tell("What is pasted is one message, however many lines, where the terminal marks it (bracketed paste).")
     screen.tell("Ctrl-C cancels an answer, Ctrl-D leaves.")

@@ -72,6 +72,8 @@ class Keyboard:
         readline.set_completer_delims(" ")
         readline.set_completer(self._complete)
         readline.parse_and_bind("tab: complete")
+        # What is pasted is one input, its line ends included; Python switches this off by itself.
+        readline.parse_and_bind("set enable-bracketed-paste on")
         if history is not None:
             try:
                 history.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

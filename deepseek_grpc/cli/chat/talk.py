@@ -10,7 +10,7 @@ from deepseek_grpc.cli.chat.conversation import Conversation
 from deepseek_grpc.cli.chat.keyboard import Keyboard, history_file, read_message
 from deepseek_grpc.cli.chat.screen import JsonLines, Plain, Screen, Terminal
 from deepseek_grpc.cli.exits import exit_code
-from deepseek_grpc.errors import DeepSeekError, InvalidRequestError
+from deepseek_grpc.errors import DeepSeekError, InvalidRequestError, NotFoundError
 
 __all__ = ["Talk"]
 
@@ -79,6 +79,9 @@ class Talk:
             if not isinstance(screen, Terminal):
                 raise
             screen.tell("(cancelled)")
+        except NotFoundError as error:
+            error.advice = "/model lists the models; /model NAME sets one."
+            raise
         finally:
             if answer := _arrived(stream):
                 conversation.add(question, answer)

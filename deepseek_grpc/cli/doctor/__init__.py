@@ -15,7 +15,7 @@ __all__ = ["doctor"]
 def doctor(*, target: Target = None, as_json: AsJson = False) -> None:
     """Checks the way to the gateway step by step, and says what is wrong and what to do.
 
-    Environment, certificate files, target, name, connection, TLS, health, token, a call, round-trip times: a line each,
+    Environment, certificate files, target, name, connection, TLS, token, health, a call, round-trip times: a line each,
     `ok`, `warn` or `FAIL`.
 
     Exits with 0 where nothing failed, otherwise with the code that a call would.

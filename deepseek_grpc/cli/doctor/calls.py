@@ -6,10 +6,11 @@ import datetime as dt
 import statistics
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from deepseek_grpc import API_VERSION, Client
-from deepseek_grpc.auth import TokenSource, current_token, token_source
+from deepseek_grpc.auth import JWTSigner, TokenSource, current_token, token_source
 from deepseek_grpc.cli.doctor.finding import Finding, fail, ok, warn
 from deepseek_grpc.cli.exits import UNHEALTHY
 from deepseek_grpc.cli.health import status_of
@@ -78,12 +79,12 @@ def _moment(value: Any) -> str:
     return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def check_call(client: Client, claims: Mapping[str, Any]) -> Iterator[Finding]:
+def check_call(client: Examined, claims: Mapping[str, Any]) -> Iterator[Finding]:
     """Makes a call that needs the credential and a permission: the list of models, which costs nothing."""
     try:
         models = client.text.models()
     except AuthenticationError as error:
-        yield _unauthenticated(error, claims)
+        yield _unauthenticated(error, client.source, claims)
     except ApiVersionError as error:
         yield fail("version", error)
     except DeepSeekError as error:
@@ -93,34 +94,50 @@ def check_call(client: Client, claims: Mapping[str, Any]) -> Iterator[Finding]:
         yield ok("version", f"the gateway speaks this client's API {API_VERSION}")
 
 
-def _unauthenticated(error: AuthenticationError, claims: Mapping[str, Any]) -> Finding:
+def _unauthenticated(error: AuthenticationError, source: TokenSource | None, claims: Mapping[str, Any]) -> Finding:
     """Says why a token was refused, as far as it shows from here: the gateway gives no reason but its time."""
     found = fail("call", error)
+    if source is None:
+        return replace(
+            found,
+            detail=f"{error.details}: no credential is set",
+            advice="Set DEEPSEEK_GRPC_CLIENT_ID and DEEPSEEK_GRPC_CLIENT_SECRET, or DEEPSEEK_GRPC_TOKEN.",
+        )
     gateway_time = error.metadata.get("gateway_time", "")
     if not gateway_time.isdecimal():
         return found
     now = int(gateway_time)
     if abs(time.time() - now) > _LEEWAY:
         return found  # the error says so itself
-    issued, expires = (claims.get(name) for name in ("iat", "exp"))
+    if not claims:
+        return replace(
+            found,
+            detail=f"{error.details}; the token isn't a JWT, so that it can't be looked into",
+            advice="Get a new token, and check that it is one for this gateway.",
+        )
+    issued, begins, expires = (claims.get(name) for name in ("iat", "nbf", "exp"))
     problem = ""
-    if isinstance(expires, int | float) and expires < now:
+    if not isinstance(expires, int | float):
+        problem = "the token says no time at which it expires"
+    elif expires < now:
         problem = (
             f"the token expired {now - expires:.0f} s ago by the gateway's clock, which agrees with this machine's"
         )
-    elif isinstance(issued, int | float) and issued > now + _LEEWAY:
+    elif isinstance(begins, int | float) and begins > now + _LEEWAY:
+        problem = f"the token isn't good for another {begins - now:.0f} s by the gateway's clock"
+    if isinstance(issued, int | float) and issued > now + _LEEWAY:
         problem = (
             f"the token was issued {issued - now:.0f} s in the future by the gateway's clock: the clock of the machine "
             "that made it is ahead"
         )
     if problem:
-        return Finding("call", "FAIL", f"{error.details}: {problem}", "Get a new token.", found.code)
-    return Finding(
-        "call",
-        "FAIL",
-        f"{error.details}; both clocks agree, and the token is in its time",
-        "Check the client's id and its secret: they are not those that the gateway has.",
-        found.code,
+        return replace(found, detail=f"{error.details}: {problem}", advice="Get a new token.")
+    return replace(
+        found,
+        detail=f"{error.details}; both clocks agree, and the token is in its time",
+        advice="Check the client's id and its secret: they are not those that the gateway has."
+        if isinstance(source, JWTSigner)
+        else "Check that the token is one for this gateway: its signature, issuer and audience can't be judged here.",
     )
 
 

@@ -10,16 +10,13 @@ from deepseek_grpc.cli.doctor.certificates import check_files, check_tls
 from deepseek_grpc.cli.doctor.finding import Finding, fail, misconfigured, ok, warn
 from deepseek_grpc.cli.doctor.network import check_plain, reach, resolve
 from deepseek_grpc.cli.doctor.target import Place, TargetError, parse_target, proxy_variable
+from deepseek_grpc.config import ENVIRONMENT
 from deepseek_grpc.errors import ConfigurationError
 from deepseek_grpc.tls import TLS, is_loopback
 
 __all__ = ["examine"]
 
 _PREFIX: Final = "DEEPSEEK_GRPC_"
-_KNOWN: Final = (
-    *("TARGET", "CLIENT_ID", "CLIENT_SECRET", "TOKEN", "TOKEN_URL", "SCOPE"),
-    *("CA_FILE", "CERT_FILE", "KEY_FILE"),
-)
 
 
 def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -50,13 +47,13 @@ def examine(environ: Mapping[str, str]) -> Iterator[Finding]:
             yield found
             if found.status == "FAIL":
                 return
+        token, claims = check_token(client)
+        yield token
         found = check_health(client)
         yield found
         if found.status == "FAIL":
             return
-        found, claims = check_token(client)
-        yield found
-        if found.status != "FAIL":
+        if token.status != "FAIL":
             yield from check_call(client, claims)
         yield check_round_trips(client)
 
@@ -65,7 +62,7 @@ def _environment(environ: Mapping[str, str]) -> Finding:
     """Says which variables are set, never what they hold."""
     names = sorted(name for name in environ if name.startswith(_PREFIX) and environ[name])
     listed = f"set: {', '.join(names)}" if names else f"no variable {_PREFIX}… is set"
-    unknown = [name for name in names if name.removeprefix(_PREFIX) not in _KNOWN]
+    unknown = [name for name in names if name not in ENVIRONMENT]
     if unknown:
         return warn("environment", listed, f"The client knows nothing of {', '.join(unknown)}.")
     return ok("environment", listed)

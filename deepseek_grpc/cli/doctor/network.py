@@ -59,7 +59,9 @@ def reach(places: Sequence[Place]) -> tuple[Finding, Place | None]:
         return blocked(
             "connect",
             "; ".join(problems),
-            "Check the port, that the gateway runs, and that no firewall stands between.",
+            "Check the path, and that the gateway runs."
+            if places[0].socket
+            else "Check the port, that the gateway runs, and that no firewall stands between.",
         ), None
     if problems:
         return warn("connect", f"{reached[0]} can be reached, but not {'; '.join(problems)}"), reached[0]
@@ -123,7 +125,9 @@ def check_plain(place: Place) -> Finding:
             "Set DEEPSEEK_GRPC_CA_FILE to the certificate of the gateway's authority.",
         )
     if problem:
-        return blocked("protocol", problem, "Check the port, and what stands before the gateway.")
+        return blocked(
+            "protocol", problem, f"Check the {'path' if place.socket else 'port'}, and what stands before the gateway."
+        )
     return ok("protocol", "HTTP/2, in plain text that stays on this machine")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from typing import Final
 
 from deepseek_grpc.tls import is_loopback
@@ -66,7 +67,38 @@ def _place(text: str) -> Place:
 
 
 def proxy_variable(target: str, environ: Mapping[str, str]) -> str:
-    """Returns the variable with the proxy that gRPC takes for a target; empty where there is none."""
-    if is_loopback(target):
+    """Returns the variable with the proxy that gRPC takes for a target; empty where there is none.
+
+    Source: gRPC Core's HTTP proxy mapper (https://github.com/grpc/grpc/blob/master/doc/http_proxy_mapper.md).
+
+    >>> proxy_variable("gw.internal:443", {"https_proxy": "http://proxy:3128", "no_proxy": "localhost, .internal"})
+    ''
+    """
+    variable = next((name for name in _PROXIES if name in environ), "")
+    # An empty one, or one of another scheme, is the end of it: gRPC doesn't look at the next.
+    if is_loopback(target) or not environ.get(variable, "").startswith("http://") or _is_excepted(target, environ):
         return ""
-    return next((name for name in _PROXIES if environ.get(name)), "")
+    return variable
+
+
+def _is_excepted(target: str, environ: Mapping[str, str]) -> bool:
+    """Says whether `no_grpc_proxy`, or else `no_proxy`, has the target: its name, a domain above it, or its network.
+
+    As gRPC 1.85 does it; 1.76 takes any end of a name for a domain, and a leading dot by the letter.
+    """
+    places = parse_target(target)
+    if len(places) > 1:  # gRPC compares the whole list, which no entry fits
+        return False
+    host = places[0].host.lower()
+    entries = environ.get("no_grpc_proxy", environ.get("no_proxy", "")).split(",")
+    return any(_has(entry.strip().lower(), host) for entry in entries)
+
+
+def _has(entry: str, host: str) -> bool:
+    if "/" not in entry:
+        name = entry.removeprefix(".")
+        return bool(name) and f".{host}".endswith(f".{name}")
+    try:
+        return ip_address(host) in ip_network(entry, strict=False)
+    except ValueError:
+        return False

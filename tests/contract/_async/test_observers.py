@@ -124,6 +124,27 @@ async def test_a_stream_that_is_cancelled(fake_server, watcher, client):
     assert watcher.only.code is grpc.StatusCode.CANCELLED
 
 
+@pytest.mark.parametrize("how", ["closed", "cancelled", "forgotten"])
+async def test_a_turn_that_nobody_reads_ends_too(fake_server, watcher, client, how):
+    fake_server.text.script(*(["one"] if how == "forgotten" else ["one", Stall()]))
+    async with client.text.session() as session:
+        stream = session.stream("Hi")
+        await asyncio.to_thread(fake_server.text.wait_for_requests, 1)
+        if how == "cancelled":
+            await stream.cancel()
+        elif how == "forgotten":
+            del stream
+            await session.generate("Hi")
+    assert len(watcher.begun) == len(watcher.over) == (2 if how == "forgotten" else 1)
+    codes = {"closed": "CANCELLED", "cancelled": "CANCELLED", "forgotten": "OK"}
+    assert [call.code.name for call in watcher.over] == [codes[how]] * len(watcher.over)
+
+
+async def test_health_is_observed_too(fake_server, watcher, client):
+    await client.warm()
+    assert (watcher.only.method, watcher.only.code.name) == ("Health/Check", "OK")
+
+
 async def test_a_call_that_has_no_token(fake_server, watcher):
     class Empty:
         def token(self):

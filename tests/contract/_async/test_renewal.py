@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+from contextlib import suppress
 
 import pytest
 
-from deepseek_grpc import ClientConfig
-from deepseek_grpc.errors import AuthenticationError
-from tests.contract.concurrency import gather
+from deepseek_grpc import ClientConfig, Timeouts
+from deepseek_grpc.errors import (
+    AuthenticationError,
+    DeadlineExceededError,
+    FirstTokenTimeoutError,
+    ServiceUnavailableError,
+)
+from deepseek_grpc.testing import Stall
+from tests.contract.concurrency import gather, start_task
 
 HELLO = "Hello from the fake server."
 
@@ -39,6 +47,7 @@ class Slow:
         self.current = None
         self.fetched = 0
         self.ready = threading.Event()
+        self.refused = threading.Event()
         self._lock = threading.Lock()
 
     def cached(self):
@@ -55,6 +64,7 @@ class Slow:
     def invalidate(self, token):
         if token == self.current:
             self.current = None
+            self.refused.set()
 
 
 @pytest.fixture(params=["call", "metadata"])
@@ -150,3 +160,67 @@ async def test_many_calls_wait_for_one_renewal(fake_server, config, good):
 
         assert await gather(*[ask] * 50, release) == [HELLO] * 50 + [None]
     assert source.fetched == 1
+
+
+async def test_waiting_for_a_token_counts_toward_the_total_time(fake_server, good):
+    source = Slow(good)
+    async with fake_server.async_client(credentials=source) as client:
+        try:
+            with pytest.raises(DeadlineExceededError):
+                await client.text.generate("Hi", timeout=0.1)
+            with pytest.raises(DeadlineExceededError):
+                await client.text.stream("Hi", timeout=0.1).final()
+            with pytest.raises(DeadlineExceededError):
+                await client.warm(timeout=0.1)
+        finally:
+            source.ready.set()
+
+
+class Stale(Slow):
+    """Has a stale token at once, and takes its time for a good one."""
+
+    def __init__(self, good):
+        super().__init__(good)
+        self.current = "stale"
+
+
+async def test_a_stream_that_is_cancelled_while_its_token_is_renewed_is_not_sent(fake_server, good):
+    source = Stale(good)
+    async with fake_server.async_client(credentials=source, max_concurrency=1) as client:
+        async with client.text.stream("Hi") as stream:
+            reading = start_task(stream.final)
+            await asyncio.to_thread(source.refused.wait, 30)
+            await stream.cancel()
+            source.ready.set()
+            assert (await reading.result()).finish_reason == "cancelled"
+        assert fake_server.text.requests == []
+        assert (await client.text.generate("Hi")).text == HELLO
+
+
+@pytest.mark.parametrize(
+    "limits", [Timeouts(first_token=0.2, total=30), Timeouts(idle=None, first_token=0.2, total=30)]
+)
+async def test_the_first_token_is_waited_for_from_the_renewed_call_on(fake_server, good, limits):
+    fake_server.text.script(Stall())
+    source = Source(good)
+    async with fake_server.async_client(credentials=source) as client:
+        with pytest.raises(FirstTokenTimeoutError):
+            await client.text.stream("Hi", timeout=Timeouts(first_token=0.2, total=30)).final()
+    assert source.refused == ["stale"]
+
+
+@pytest.mark.parametrize("problem", [ServiceUnavailableError("the endpoint is down"), KeyError("foreign")])
+async def test_a_session_survives_a_source_that_fails(fake_server, good, problem):
+    source = Slow(good)
+    source.ready.set()
+
+    def fail():
+        raise problem
+
+    async with fake_server.async_client(credentials=source) as client, client.text.session() as session:
+        assert (await session.generate("Hi")).text == HELLO
+        source.current, token, source.token = None, source.token, fail
+        with suppress(AuthenticationError, ServiceUnavailableError):  # threads wait for the token before they send
+            await session.generate("Hi", timeout=20)
+        source.token = token
+        assert (await session.generate("Hi")).text == HELLO

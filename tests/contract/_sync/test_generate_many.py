@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from deepseek_grpc import ClientConfig, Completion, Retry
+from deepseek_grpc import ClientConfig, Completion, Retry, user
 from deepseek_grpc.errors import InvalidRequestError, ServiceUnavailableError
-from deepseek_grpc.testing import Delay, FakeServer
+from deepseek_grpc.testing import Delay, FakeServer, Stall
 from tests.contract.engines import Echo
 
 
@@ -49,6 +49,20 @@ def test_concurrency_is_at_least_one(client, concurrency):
         client.text.generate_many(["Hi"], concurrency=concurrency)
 
 
+@pytest.mark.parametrize("one", ["abc", user("abc"), b"abc", 5])
+def test_one_prompt_is_not_several(fake_server, client, one):
+    with pytest.raises(InvalidRequestError, match="give several prompts, in a list") as caught:
+        client.text.generate_many(one)
+    assert caught.value.field == "prompts"
+    assert fake_server.text.requests == []
+
+
+@pytest.mark.parametrize("option", ["request_id", "temprature"])
+def test_an_option_that_it_has_not_is_refused(client, option):
+    with pytest.raises(TypeError, match=option):
+        client.text.generate_many(["Hi"], **{option: "x"})
+
+
 def test_what_is_no_typed_failure_ends_it_all(fake_server):
     fake_server.text.default = ("a", Delay(0.01), "b")
 
@@ -59,3 +73,18 @@ def test_what_is_no_typed_failure_ends_it_all(fake_server):
         with pytest.raises(RuntimeError, match="progress bar"):
             client.text.generate_many(["Hi"] * 20, concurrency=2, on_progress=broken)
     assert len(fake_server.text.requests) < 20
+
+
+def test_who_interrupts_it_does_not_wait_for_the_rest(fake_server, client):
+    class Interrupted(BaseException):
+        pass
+
+    def on_progress(done, of):
+        raise Interrupted
+
+    fake_server.text.script("quick")
+    for _ in range(4):
+        fake_server.text.script(Stall())
+    with pytest.raises(Interrupted):
+        client.text.generate_many(["Hi"] * 50, on_progress=on_progress, timeout=None)
+    assert len(fake_server.text.requests) <= 6

@@ -123,6 +123,27 @@ def test_a_stream_that_is_cancelled(fake_server, watcher, client):
     assert watcher.only.code is grpc.StatusCode.CANCELLED
 
 
+@pytest.mark.parametrize("how", ["closed", "cancelled", "forgotten"])
+def test_a_turn_that_nobody_reads_ends_too(fake_server, watcher, client, how):
+    fake_server.text.script(*(["one"] if how == "forgotten" else ["one", Stall()]))
+    with client.text.session() as session:
+        stream = session.stream("Hi")
+        fake_server.text.wait_for_requests(1)
+        if how == "cancelled":
+            stream.cancel()
+        elif how == "forgotten":
+            del stream
+            session.generate("Hi")
+    assert len(watcher.begun) == len(watcher.over) == (2 if how == "forgotten" else 1)
+    codes = {"closed": "CANCELLED", "cancelled": "CANCELLED", "forgotten": "OK"}
+    assert [call.code.name for call in watcher.over] == [codes[how]] * len(watcher.over)
+
+
+def test_health_is_observed_too(fake_server, watcher, client):
+    client.warm()
+    assert (watcher.only.method, watcher.only.code.name) == ("Health/Check", "OK")
+
+
 def test_a_call_that_has_no_token(fake_server, watcher):
     class Empty:
         def token(self):
