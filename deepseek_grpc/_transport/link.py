@@ -73,7 +73,7 @@ class LinkBase:
         if token is None:
             return False
         self._invalidate(token)
-        return True
+        return self.token() != token  # the same again, where it was renewed just now and refused all the same
 
     def observe(self, service: Any, name: str, request: Any, call: CallOptions) -> Observation | None:
         """Begins the record of a call, if anybody observes."""

@@ -178,7 +178,7 @@ async def test_who_waits_while_certificates_change_is_sent_with_the_new_ones(gat
             asyncio.create_task(client.text.generate("Hi")),
             asyncio.create_task(client.text.stream("x").final()),
         ]
-        while len(client._link.room().places._waiting) < 2:
+        while len(client._link.room().places._waiting) < 2:  # noqa: ASYNC110 - nothing says so
             await asyncio.sleep(0)
         files.put(theirs.file, *ours.issue("client"))
 

@@ -29,7 +29,7 @@ def test_suite_passes_with(versions: str, tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     python = venv / "bin" / "python"
     wanted = floors() if versions == "floor" else [*PROJECT["dependencies"], "grpcio-reflection", "grpcio-testing"]
-    install = [python, "-m", "pip", "install", "--quiet", "--upgrade"]
+    install = [python, "-m", "pip", "install", "-qq", "--upgrade"]
     subprocess.run([*install, *wanted, *TOOLS, "hatchling", "editables"], check=True)
     subprocess.run([*install, "--no-deps", "--no-build-isolation", "--editable", ROOT], check=True)
     listed = subprocess.run([python, "-m", "pip", "freeze"], check=True, capture_output=True, text=True).stdout

@@ -175,10 +175,14 @@ def _names(certificate: Certificate) -> list[str]:
     return [str(name.value) for name in names if isinstance(name, DNSName | IPAddress)]
 
 
+_ABOUT_CERTIFICATES = ("CERT", "UNKNOWN_CA", "HANDSHAKE_FAILURE", "ACCESS_DENIED")
+"""What alerts are called that are about the client's certificate."""
+
+
 def _refused(error: ssl.SSLError, tls: TLS) -> Finding:
     """Says why TLS ended: by the other side's alert (RFC 8446, section 6.2), or because it speaks none."""
     reason = error.reason or ""
-    if "ALERT" in reason:
+    if "ALERT" in reason and any(word in reason for word in _ABOUT_CERTIFICATES):
         return _unwelcome(reason.lower().replace("_", " "), tls)
     if reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE"):
         return blocked(
