@@ -39,13 +39,19 @@ class Wire:
         self._retired = False
 
     def method(self, service: Callable[[Any], Any], name: str) -> Callable[..., Any]:
-        """Returns what makes calls of a method; each ends with `leave`."""
+        """Returns what makes calls of a method."""
         stub = self._stubs.get(service)
         if stub is None:
             stub = self._stubs[service] = service(self._channel)
-        with self._lock:
-            self._calls += 1
         return getattr(stub, name)  # type: ignore[no-any-return]
+
+    def enter(self) -> bool:
+        """Takes note of a call that begins, which ends with `leave`; returns False where it is too late for that."""
+        with self._lock:
+            if self._retired:
+                return False
+            self._calls += 1
+            return True
 
     def leave(self) -> None:
         """Takes note that a call is over."""
@@ -94,10 +100,16 @@ class Link(LinkBase):
         self.places = None if self.config.max_concurrency is None else Places(self.config.max_concurrency)
 
     def wire(self) -> Wire:
-        """Returns the channel for calls that begin now; raises ClosedError after `close`."""
-        wire = self._wire
-        if wire is not None and self._tls is None:
-            return wire
+        """Returns the channel for a call that begins now, and has to `leave` it; raises ClosedError after `close`."""
+        while True:
+            wire = self._wire
+            if wire is None or self._tls is not None:
+                wire = self._look()
+            if wire.enter():  # not retired meanwhile, by another thread
+                return wire
+
+    def _look(self) -> Wire:
+        """Returns the channel, a new one where the certificates have changed."""
         with self._lock:
             if self.closed:
                 raise ClosedError("the client is closed")
@@ -195,9 +207,8 @@ class Link(LinkBase):
         self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions, token: str | None = None
     ) -> Any:
         wire = self.wire()
-        method = wire.method(service, name)
         try:
-            return method(
+            return wire.method(service, name)(
                 request, timeout=call.left(), metadata=self.sent(call, token), wait_for_ready=call.wait_for_ready
             )
         except grpc.RpcError as error:

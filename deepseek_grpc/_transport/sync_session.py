@@ -46,12 +46,16 @@ class SessionDriver:
         self._lock = threading.Lock()
         self._writable = threading.Condition(self._lock)
         self._error: DeepSeekError | None = None
-        self._rpc = self._wire.method(*method)(
-            self._batches(),
-            metadata=link.sent(call, self._token),
-            credentials=link.own_credentials(self._token),
-            wait_for_ready=call.wait_for_ready,
-        )
+        try:
+            self._rpc = self._wire.method(*method)(
+                self._batches(),
+                metadata=link.sent(call, self._token),
+                credentials=link.own_credentials(self._token),
+                wait_for_ready=call.wait_for_ready,
+            )
+        except BaseException:
+            self._wire.leave()
+            raise
         self._reader = threading.Thread(target=self._read, name="deepseek-grpc-session", daemon=True)
         self._reader.start()
 

@@ -82,13 +82,11 @@ class Messages:
     def _begin(self) -> None:
         """Makes the call, with the time that is left, and has its content watched."""
         link, call = self._link, self._call
-        wire = link.wire()
         self._token = link.token()
-        left = call.left()
-        method = wire.method(self._service, self._name)
+        left, wire = call.left(), link.wire()
         self._held.append(wire.leave)
         try:
-            self._rpc = method(
+            self._rpc = wire.method(self._service, self._name)(
                 self._request,
                 timeout=left,
                 metadata=link.sent(call, self._token),

@@ -334,7 +334,7 @@ def wrong_complete_options(client: Client) -> None:
     client.text.complete("x", suffix="y", stop=["END"], echo=None, timeout=None, metadata={}, request_id="r1")
     client.text.complete([user("x")])  # type: ignore[arg-type]
     client.text.complete("x", "y")  # type: ignore[call-arg]
-    client.text.complete("x", suffix=None)  # type: ignore[arg-type]
+    client.text.complete("x", suffix=None)
     client.text.complete("x", logprobs="3")  # type: ignore[arg-type]
     client.text.complete("x", tools=[])  # type: ignore[call-arg]
     client.text.stream_complete("x", sufix="y")  # type: ignore[call-arg]
