@@ -138,6 +138,8 @@ class Messages:
             self._end(error)
             raise
         except asyncio.CancelledError as error:
+            if self._rpc is not None:  # which isn't always cancelled with the reader
+                self._rpc.cancel()
             outcome: DeepSeekError | None = self._timeout
             if outcome is None and self._link.closed and not self._cancelled:
                 outcome = ClosedError("the client was closed during the stream", request_id=self._call.request_id)

@@ -51,6 +51,7 @@ class AsyncPlaces:
             future = self._waiting.popleft()
             if not future.done():
                 future.set_exception(error)
+                future.exception()  # it may be that nobody asks
 
     def give(self) -> None:
         """Gives a place back, to whoever has waited longest."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, TypeVar, cast
 
@@ -29,20 +30,24 @@ R = TypeVar("R")
 class Wire:
     """A channel, and how many calls are under way on it: once it is retired, the last one closes it."""
 
-    __slots__ = ("_calls", "_channel", "_lock", "_retired", "_stubs")
+    __slots__ = ("_calls", "_channel", "_closed", "_lock", "_retired", "_stubs")
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
         self._stubs: dict[Any, Any] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a stream that is collected meanwhile leaves from within
         self._calls = 0
         self._retired = False
+        self._closed = False
 
     def method(self, service: Callable[[Any], Any], name: str) -> Callable[..., Any]:
-        """Returns what makes calls of a method."""
-        stub = self._stubs.get(service)
-        if stub is None:
-            stub = self._stubs[service] = service(self._channel)
+        """Returns what makes calls of a method; raises ClosedError."""
+        with self._lock:  # on a channel that is closed meanwhile, making a stub ends the process
+            if self._closed:
+                raise ClosedError("the client is closed")
+            stub = self._stubs.get(service)
+            if stub is None:
+                stub = self._stubs[service] = service(self._channel)
         return getattr(stub, name)  # type: ignore[no-any-return]
 
     def enter(self) -> bool:
@@ -59,7 +64,7 @@ class Wire:
             self._calls -= 1
             over = self._retired and not self._calls
         if over:
-            self._channel.close()
+            self.close()
 
     @property
     def over(self) -> bool:
@@ -72,10 +77,12 @@ class Wire:
             self._retired = True
             over = not self._calls
         if over:
-            self._channel.close()
+            self.close()
 
     def close(self) -> None:
         """Closes the channel, and with it ends its calls."""
+        with self._lock:
+            self._closed = True
         self._channel.close()
 
 
@@ -97,6 +104,7 @@ class Link(LinkBase):
         self._lock = threading.Lock()
         self._wire: Wire | None = None
         self._retired: list[Wire] = []
+        self._fetching: set[Future[str]] = set()
         self.places = None if self.config.max_concurrency is None else Places(self.config.max_concurrency)
 
     def wire(self) -> Wire:
@@ -189,19 +197,23 @@ class Link(LinkBase):
         future: Future[str] = Future()
 
         def get() -> None:
-            try:
-                future.set_result(current_token(source))
-            except BaseException as error:  # noqa: BLE001 - raised where the result is asked for
-                future.set_exception(error)
+            with suppress(InvalidStateError):  # the client was closed meanwhile
+                try:
+                    future.set_result(current_token(source))
+                except DeepSeekError as error:
+                    future.set_exception(error)
 
         left = call.left()
+        self._fetching.add(future)
         threading.Thread(target=get, name="deepseek-grpc-token", daemon=True).start()
         try:
             return future.result(left)
+        except DeepSeekError:
+            raise
         except TimeoutError:
-            if future.done():
-                raise
             raise late_token(call) from None
+        finally:
+            self._fetching.discard(future)
 
     def _send(
         self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions, token: str | None = None
@@ -245,6 +257,9 @@ class Link(LinkBase):
             self._wire = None
         if self.places is not None:
             self.places.wake()
+        for future in tuple(self._fetching):
+            with suppress(InvalidStateError):  # the token has just come
+                future.set_exception(ClosedError("the client was closed before the call"))
         for wire in wires:
             wire.close()
 
@@ -276,9 +291,9 @@ def each(
                 return
             done.put(None)
 
-    for _ in range(min(concurrency, len(items))):
-        threading.Thread(target=worker, name="deepseek-grpc-each", daemon=True).start()
     try:
+        for _ in range(min(concurrency, len(items))):
+            threading.Thread(target=worker, name="deepseek-grpc-each", daemon=True).start()
         for count in range(1, len(items) + 1):
             if (error := done.get()) is not None:
                 raise error

@@ -53,8 +53,10 @@ class SessionDriver:
                 credentials=link.own_credentials(self._token),
                 wait_for_ready=call.wait_for_ready,
             )
-        except BaseException:
+        except BaseException as error:
             self._wire.leave()
+            if isinstance(error, ValueError) and link.closed:  # what a closed channel raises
+                raise ClosedError("the client is closed", request_id=call.request_id) from None
             raise
         self._reader = threading.Thread(target=self._read, name="deepseek-grpc-session", daemon=True)
         self._reader.start()
