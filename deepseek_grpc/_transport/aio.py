@@ -30,12 +30,13 @@ R = TypeVar("R")
 class Wire:
     """A channel, and how many calls are under way on it: once it is retired, the last one closes it."""
 
-    __slots__ = ("_calls", "_closing", "_retired", "_stubs", "channel")
+    __slots__ = ("_calls", "_closing", "_retired", "_streams", "_stubs", "channel")
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
         self._stubs: dict[Any, Any] = {}
         self._calls = 0
+        self._streams: set[Any] = set()
         self._retired = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -47,10 +48,20 @@ class Wire:
         self._calls += 1
         return getattr(stub, name)  # type: ignore[no-any-return]
 
-    def leave(self, _: object = None) -> None:
+    def leave(self) -> None:
         """Takes note that a call is over."""
         self._calls -= 1
         self._close_if_over()
+
+    def track(self, rpc: Any) -> None:
+        """Has a stream leave by itself at its end, and end with the channel: not every grpc.aio ends it then."""
+
+        def over(_: object) -> None:
+            self._streams.discard(rpc)
+            self.leave()
+
+        self._streams.add(rpc)
+        rpc.add_done_callback(over)
 
     def retire(self) -> None:
         """Closes the channel when its calls are over."""
@@ -68,6 +79,8 @@ class Wire:
 
     async def aclose(self) -> None:
         """Closes the channel, and with it ends its calls."""
+        for rpc in tuple(self._streams):
+            rpc.cancel()
         await (self.channel.close() if self._closing is None else self._closing)
 
 

@@ -38,7 +38,7 @@ def open_session(link: Link, service: Callable[[Any], Any], name: str, call: Cal
         credentials=link.own_credentials(token),
         wait_for_ready=call.wait_for_ready,
     )
-    rpc.add_done_callback(wire.leave)
+    wire.track(rpc)
     return SessionDriver(link, rpc, (service, name), token, call.request_id)
 
 

@@ -100,7 +100,7 @@ class Messages:
             credentials=link.own_credentials(self._token),
             wait_for_ready=call.wait_for_ready,
         )
-        self._rpc.add_done_callback(wire.leave)
+        wire.track(self._rpc)
         self._watch = ContentWatch(call.timeouts)
         if self._watch.active:
             self._check()
