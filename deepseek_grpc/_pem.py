@@ -35,7 +35,7 @@ def pem_problems(
             with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs 2 ms of import time
                 text = file.read().decode("ascii", "ignore")  # what isn't ASCII is between the blocks
         except (OSError, ValueError) as error:
-            problems[name] = f"cannot read {str(path)!r}: {getattr(error, 'strerror', error)}"
+            problems[name] = f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}"
         else:
             if name == "key_file":
                 if "ENCRYPTED" in text:
@@ -72,4 +72,6 @@ def _pair_problem(cert_file: str | Path, key_file: str | Path) -> str | None:
         if error.reason and "MISMATCH" in error.reason:
             return f"{str(key_file)!r} isn't the key of the certificate in {str(cert_file)!r}"
         return f"{str(key_file)!r} holds no private key in PEM"
+    except OSError as error:  # gone since
+        return f"cannot read {str(key_file)!r}: {error.strerror}"
     return None

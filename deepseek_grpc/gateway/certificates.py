@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import grpc
 
+from deepseek_grpc._pem import pem_problems
 from deepseek_grpc.errors import ConfigurationError
 from deepseek_grpc.gateway.settings import TLSSettings
 
@@ -23,33 +23,27 @@ __all__ = ["CertificateFiles", "check_certificates"]
 _log = logging.getLogger("deepseek_grpc.gateway")
 
 _LOOK_EVERY: Final = 1.0  # seconds
+_SETTINGS: Final = {"cert_file": "tls.cert_file", "key_file": "tls.key_file", "ca_file": "tls.client_ca_file"}
 
 
 def check_certificates(tls: TLSSettings) -> list[str]:
     """Returns what is wrong with the PEM files, a line for each, with the setting's name before it."""
-    problems = {}
+    found = pem_problems(ca_file=tls.client_ca_file, cert_file=tls.cert_file, key_file=tls.key_file)
+    problems = {_SETTINGS[name]: problem for name, problem in found.items()}
     for name, path in _files(tls).items():
-        try:
-            text = path.read_bytes().decode("ascii", "ignore")  # what isn't ASCII is between the blocks
-        except (OSError, ValueError) as error:
-            problems[name] = f"cannot read {str(path)!r}: {getattr(error, 'strerror', None) or error}"
+        if name == "tls.key_file" or name in problems:
             continue
-        if name == "tls.key_file":
-            problem = "is locked with a password; give the key without one" if "ENCRYPTED" in text else ""
-        else:
-            certificates = _certificates(text)
-            if certificates is None:
-                problem = "holds no certificate in PEM"
-            elif name == "tls.cert_file":
-                problem = _date_problem(certificates[0]) or _use_problem(certificates[0])
-            else:  # of several authorities, one that is good will do
-                found = [_date_problem(certificate) for certificate in certificates]
-                problem = found[0] if all(found) else ""
+        certificates = _certificates(path)
+        if not certificates:
+            problem = "holds no certificate in PEM"
+        elif name == "tls.cert_file":
+            problem = _date_problem(certificates[0]) or _use_problem(certificates[0])
+        else:  # of several authorities, one that is good will do
+            dates = [_date_problem(certificate) for certificate in certificates]
+            problem = dates[0] if all(dates) else ""
         if problem:
             problems[name] = f"{str(path)!r} {problem}"
-    if not problems.keys() & {"tls.cert_file", "tls.key_file"} and (pair := _pair_problem(tls)):
-        problems["tls.key_file"] = pair
-    return [f"{name}: {problem}" for name, problem in problems.items()]
+    return [f"{name}: {problems[name]}" for name in _files(tls) if name in problems]
 
 
 def _files(tls: TLSSettings) -> dict[str, Path]:
@@ -57,14 +51,13 @@ def _files(tls: TLSSettings) -> dict[str, Path]:
     return files if tls.client_ca_file is None else {**files, "tls.client_ca_file": tls.client_ca_file}
 
 
-def _certificates(text: str) -> list[Certificate] | None:
+def _certificates(path: Path) -> list[Certificate]:
     from cryptography.x509 import load_pem_x509_certificates
 
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=text)
-        return load_pem_x509_certificates(text.encode())
-    except (ssl.SSLError, ValueError):
-        return None
+        return load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError):  # the former: gone since
+        return []
 
 
 def _date_problem(certificate: Certificate) -> str:
@@ -95,19 +88,6 @@ def _use_problem(certificate: Certificate) -> str:
     if {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}.isdisjoint(purposes):
         return "isn't for servers: its extended key usage lacks serverAuth"
     return ""
-
-
-def _pair_problem(tls: TLSSettings) -> str | None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(tls.cert_file, tls.key_file, password=lambda: b"")  # or OpenSSL asks on the terminal
-    except ssl.SSLError as error:
-        if error.reason and "MISMATCH" in error.reason:
-            return f"{str(tls.key_file)!r} isn't the key of the certificate in {str(tls.cert_file)!r}"
-        return f"{str(tls.key_file)!r} holds no private key in PEM"
-    except OSError as error:  # gone since
-        return f"cannot read {str(tls.key_file)!r}: {error.strerror}"
-    return None
 
 
 class CertificateFiles:
