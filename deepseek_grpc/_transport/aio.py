@@ -41,12 +41,15 @@ class Wire:
         self._closing: asyncio.Task[None] | None = None
 
     def method(self, service: Callable[[Any], Any], name: str) -> Callable[..., Any]:
-        """Returns what makes calls of a method; each ends with `leave`."""
+        """Returns what makes calls of a method."""
         stub = self._stubs.get(service)
         if stub is None:
             stub = self._stubs[service] = service(self.channel)
-        self._calls += 1
         return getattr(stub, name)  # type: ignore[no-any-return]
+
+    def enter(self) -> None:
+        """Takes note of a call that begins; it ends with `leave`."""
+        self._calls += 1
 
     def leave(self) -> None:
         """Takes note that a call is over."""
@@ -54,12 +57,13 @@ class Wire:
         self._close_if_over()
 
     def track(self, rpc: Any) -> None:
-        """Has a stream leave by itself at its end, and end with the channel: not every grpc.aio ends it then."""
+        """Has a stream enter, leave by itself at its end, and end with the channel: not every grpc.aio ends it then."""
 
         def over(_: object) -> None:
             self._streams.discard(rpc)
             self.leave()
 
+        self.enter()
         self._streams.add(rpc)
         rpc.add_done_callback(over)
 
@@ -244,9 +248,9 @@ class Link(LinkBase):
     ) -> Any:
         before = cancellations()
         wire = self.room().wire
-        method = wire.method(service, name)
+        wire.enter()
         try:
-            return await method(
+            return await wire.method(service, name)(
                 request, timeout=call.left(), metadata=self.sent(call, token), wait_for_ready=call.wait_for_ready
             )
         except grpc.aio.AioRpcError as error:
