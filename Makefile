@@ -52,15 +52,22 @@ check: $(READY) $(VENV)/.tools  ## Lint, types, protos, and whether mirror and g
 test: $(READY)  ## Run the tests that need nothing but Python
 	$(BIN)/python -m pytest -q
 
-test-heavy: $(READY)  ## Run what needs minutes: the oldest and the newest grpcio, coverage, wheels, benchmarks' smoke runs
+test-heavy: $(READY) $(VENV)/.peers  ## Run what needs minutes: the oldest and the newest grpcio, coverage, wheels, benchmarks' smoke runs
 	$(BIN)/python -m pytest -q -m heavy --timeout 900
 
 coverage: $(READY)  ## Run the tests, name the branches they don't take, fail under 95 %
 	$(BIN)/python scripts/branches.py
 
-bench: $(READY)  ## Run the benchmarks and print their ratios
+$(VENV)/.peers: benchmarks/peers.txt | $(READY)
+	$(PYTHON) -m venv $(VENV)/peers
+	$(VENV)/peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers.txt
+	@touch $@
+
+bench: $(READY) $(VENV)/.peers  ## Run the benchmarks and print their ratios
 	$(BIN)/python benchmarks/client_overhead.py
 	$(BIN)/python benchmarks/session.py
+	$(BIN)/python benchmarks/session_memory.py
+	$(BIN)/python benchmarks/session_faults.py
 	$(BIN)/python benchmarks/embedded_engine.py
 
 lock: $(READY)  ## Resolve requirements.lock anew

@@ -183,9 +183,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     rounds = parser.parse_args().rounds
     print(f"{'CPU per call, message or import':38s} {'ours':>11s}  {'grpcio':>11s}  ratio: median (min to max)")
-    with server("instant_server.py") as target:
-        asynchronous(target, rounds)
-        synchronous(target, rounds)
+    with server("instant_server.py") as instant:
+        asynchronous(instant.target, rounds)
+        synchronous(instant.target, rounds)
     imports(2 * rounds)
 
 

@@ -31,14 +31,17 @@ UNSET: Final = Unset.UNSET
 
 
 class Value:
-    """What every frozen value shares: equality and hash by its fields, a repr, and refusal to change."""
+    """What every frozen value shares: equality and hash by its fields, a repr, and refusal to change.
+
+    Fields that aren't compared come last and have a default: they aren't pickled either.
+    """
 
     __slots__ = ()
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
     def _fields(self) -> tuple[Any, ...]:
-        return tuple([getattr(self, name) for name in self.__dataclass_fields__])
+        return tuple([getattr(self, name) for name, spec in self.__dataclass_fields__.items() if spec.compare])
 
     def __eq__(self, other: object) -> bool:
         if other.__class__ is not self.__class__:

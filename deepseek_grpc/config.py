@@ -217,6 +217,16 @@ class ClientConfig(Value):
     max_concurrency: int | None = None
     """How many calls and streams of the client are under way at a time, None for any number; the others wait for their
     turn, within their total time. An async client counts for each event loop. Sessions don't count."""
+    connections: int = 1
+    """How many connections the client opens to each gateway, 1 to 1,000; calls, streams and sessions go where there is
+    least to do. One carries 100 streams at a time, one of which watches the gateway's health, and no more bytes than a
+    TCP connection can. An async client counts for each event loop."""
+    on_interrupt: Literal["continue", "raise"] = "continue"
+    """What happens to a streamed generation that was cut off after content had come, and can't be had any more.
+    `continue`: the model is asked to go on with the text so far, where that is safe; what it says anew is billed again.
+    `raise`: StreamInterruptedError, with the text so far in `partial`."""
+    reconnect_seconds: float = 20.0
+    """How long a session that has lost its connection tries to get it back, before its turns raise."""
     observers: Sequence[Observer] = ()
     """Told of every call's start and end, for example `AuditLog("api_calls.log")`."""
     max_message_bytes: int = MAX_MESSAGE_BYTES
@@ -237,6 +247,10 @@ class ClientConfig(Value):
             raise ConfigurationError(f"token_delivery is {self.token_delivery!r}; give 'call' or 'metadata'")
         if self.max_concurrency is not None:
             _within("max_concurrency", self.max_concurrency, 1, 2**31 - 1, whole=True)
+        _within("connections", self.connections, 1, 1000, whole=True)
+        if self.on_interrupt not in ("continue", "raise"):
+            raise ConfigurationError(f"on_interrupt is {self.on_interrupt!r}; give 'continue' or 'raise'")
+        _within("reconnect_seconds", self.reconnect_seconds, 0, 1e6)
         object.__setattr__(self, "observers", _observers(self.observers))
         _within("max_message_bytes", self.max_message_bytes, 1, 2**31 - 1, whole=True)
         if not isinstance(self.reconnect_backoff, tuple | list) or len(self.reconnect_backoff) != 2:
@@ -270,6 +284,9 @@ class ClientConfig(Value):
             ("SingleThreadedUnaryStream", 1),
             ("grpc.primary_user_agent", f"deepseek-grpc/{API_VERSION}"),
         ]
+        if self.connections > 1:
+            # Channels with equal arguments would share one connection.
+            options.append(("grpc.use_local_subchannel_pool", 1))
         connect = self.timeouts.connect
         if isinstance(connect, int | float):
             # The time that one attempt to connect may take is gRPC's minimum reconnect back-off.
@@ -334,6 +351,9 @@ class ClientOptions(TypedDict, total=False):
     metadata: Mapping[str, str]
     wait_for_ready: bool
     max_concurrency: int | None
+    connections: int
+    on_interrupt: Literal["continue", "raise"]
+    reconnect_seconds: float
     observers: Sequence[Observer]
     max_message_bytes: int
     reconnect_backoff: tuple[float, float]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Self
 
 from deepseek_grpc import AsyncClient, Client, ClientConfig, JWTSigner
 
-__all__ = ["GatewayProcess"]
+__all__ = ["EmbeddedGateway", "GatewayProcess", "free_port"]
 
 _SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -53,6 +55,96 @@ client = ClientSettings("test-client", b"{_SECRET}", roles=("test",))
 settings = Settings(listen, clients=(client,), roles={{"test": ("*",)}}, drain_seconds=drain_seconds)
 asyncio.run(run(Gateway(settings, backends=[Backend(Gated(), ("*",))])))
 '''
+
+
+_EMBEDDED = f'''
+import asyncio
+import sys
+
+from deepseek_grpc.gateway.engines.embedded import EmbeddedEngine
+from deepseek_grpc.gateway.router import Backend
+from deepseek_grpc.gateway.server import Gateway, run
+from deepseek_grpc.gateway.settings import ClientSettings, Settings
+
+listen, pace, name = sys.argv[1], float(sys.argv[2]), sys.argv[3]
+
+
+class Named(EmbeddedEngine):
+    """Says which gateway it is of."""
+
+    name = name
+
+
+client = ClientSettings("test-client", b"{_SECRET}", roles=("test",))
+settings = Settings(listen, clients=(client,), roles={{"test": ("*",)}}, drain_seconds=20)
+asyncio.run(run(Gateway(settings, backends=[Backend(Named(pace=pace), ("*",))])))
+'''
+
+
+def free_port() -> int:
+    """Returns a port below those that connections and other tests' listeners get from the system, so that it stays."""
+    numbers = random.Random()
+    while True:
+        port = numbers.randrange(15_000, 30_000)
+        with socket.socket() as trial:
+            try:
+                trial.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+
+
+class EmbeddedGateway:
+    """A gateway with the embedded engine that can be started again where it was.
+
+    Args:
+        pace: Tokens a second of each generation.
+    """
+
+    def __init__(self, pace: float) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self._pace = pace
+        self._starts = 0
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def name(self) -> str:
+        """Its backend's name, another one with each start."""
+        return f"{self.address}/{self._starts}"
+
+    def start(self) -> None:
+        self._starts += 1
+        command = [sys.executable, "-c", _EMBEDDED, self.address, str(self._pace), self.name]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout.readline() == f"listening on {self.address}\n"
+
+    def terminate(self) -> None:
+        """Lets it drain."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait(self) -> None:
+        """Waits until it has drained."""
+        assert self._process.wait(40) == 0
+        self._process.stdout.close()
+
+    def kill(self) -> None:
+        """Ends it at once, if it runs."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process.stdout.close()
+
+    def credentials(self) -> JWTSigner:
+        return JWTSigner("test-client", _SECRET)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
 
 
 class GatewayProcess:

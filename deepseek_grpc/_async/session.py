@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from types import TracebackType
 from typing import Self, Unpack
 
@@ -9,8 +10,11 @@ from deepseek_grpc._async.stream import AsyncTextStream
 from deepseek_grpc._call import Timeout, call_options
 from deepseek_grpc._codec.answer import decode_completion
 from deepseek_grpc._codec.checks import request_limit
+from deepseek_grpc._codec.continuation import Continuation, OnInterrupt, continues, seeded
+from deepseek_grpc._codec.fim import CompleteOptions, encode_complete
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
 from deepseek_grpc._codec.structured import with_parsed
+from deepseek_grpc._session.exchange import Exchange, parent_of
 from deepseek_grpc._transport import aio as transport
 from deepseek_grpc._transport import aio_session as sessions
 from deepseek_grpc.types import UNSET, Completion
@@ -22,11 +26,17 @@ class AsyncSession:
     """One bidirectional stream that carries any number of generations at once.
 
     What is ready travels together, so that many concurrent generations cost far less than a call each. Every start is
-    authorised like a call, and a renewed credential goes along by itself. When the connection is lost, or the gateway
-    is about to go, the session ends and its turns raise: open another one.
+    authorised like a call, and a renewed credential goes along by itself.
 
-    Use it in a `with` block: an open session holds a stream here and at the gateway. Turns that nobody reads pile up in
-    memory, because there is no flow control for each of them.
+    A session outlives its connection. When that is lost, it is taken up again within moments, and nothing is lost or
+    comes twice (`Meta.resumed` counts). When the gateway's process is lost, or asks to move, another one takes over:
+    what had not begun is started there, and a streamed generation that had is continued from the text so far
+    (`on_interrupt`, `Meta.continued`). After `ClientConfig.reconnect_seconds` without success its turns raise; the next
+    one tries anew.
+
+    A turn that nobody reads stops its own generation after 64 KiB, and no other.
+
+    Use it in a `with` block: an open session holds a stream here and at the gateway.
 
     Example:
         >>> async def example(client: AsyncClient) -> None:
@@ -42,28 +52,48 @@ class AsyncSession:
 
     @property
     def session_id(self) -> str:
-        """The gateway's id of the session, for logs; empty until it has answered."""
+        """The gateway's id of the session, for logs; empty until it has answered. It changes when the session moves."""
         return self._driver.session_id
 
     async def generate(
         self,
         prompt: Prompt,
         *,
+        parent: AsyncTextStream | Completion | None = None,
         timeout: Timeout = UNSET,
         request_id: str | None = None,
         **options: Unpack[GenerateOptions],
     ) -> Completion:
         """Generates one answer and returns it whole; see `client.text.generate`.
 
+        Args:
+            prompt: What to answer; with a parent only what is new.
+            parent: A stream or an answer of a session, whose conversation this one continues: its messages and its
+                answer come before the prompt, without being sent again. Options, tools among them, aren't inherited.
+            timeout: Total seconds, or a Timeouts; None for no limit.
+            request_id: Repeated by errors and logs; made up if not given.
+            **options: See `GenerateOptions`.
+
+        Raises:
+            InvalidRequestError: A field is wrong, or the parent is not over or no session's.
+            DeepSeekError: See `deepseek_grpc.errors`.
+
         Example:
             >>> async def example(session: AsyncSession) -> None:
             ...     answer = await session.generate("What is TLS?", max_tokens=40)
-            ...     print(answer.text)
+            ...     shorter = await session.generate("Shorter, please.", parent=answer)
+            ...     print(shorter.text)
         """
         call = call_options(self._link.config, timeout, None, request_id)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
-        turn = self._driver.start(request, call, stream=False)
-        completion = decode_completion(await turn.result(), call.request_id)
+        before = parent_of(parent, request)
+        turn = self._driver.start(request, call, stream=False, parent=before)
+        completion = decode_completion(
+            await turn.result(),
+            call.request_id,
+            resumed=turn.resumed,
+            turn=Exchange(request, before, turn.session_id, turn.turn_id),
+        )
         output = options.get("output")
         return completion if output is None else with_parsed(completion, output)
 
@@ -71,24 +101,87 @@ class AsyncSession:
         self,
         prompt: Prompt,
         *,
+        parent: AsyncTextStream | Completion | None = None,
+        on_interrupt: OnInterrupt = UNSET,
         timeout: Timeout = UNSET,
         request_id: str | None = None,
         **options: Unpack[GenerateOptions],
     ) -> AsyncTextStream:
-        """Starts a generation and returns its stream at once; see `client.text.stream`.
+        """Starts a generation and returns its stream at once; see `client.text.stream`, and `generate` for `parent`.
 
-        Cancelling it ends the turn and leaves the session up.
+        Cancelling it ends the turn and leaves the session up: that is how a user interrupts. What had come until then
+        is a parent like any other.
 
         Example:
             >>> async def example(session: AsyncSession) -> None:
             ...     async with session.stream("Tell me a story") as stream:
             ...         async for piece in stream.text():
             ...             print(piece, end="")
+            ...             await stream.cancel()
+            ...     answer = await session.generate("A shorter one, please.", parent=stream)
+        """
+        goes_on = continues(on_interrupt, self._link.config.on_interrupt)
+        call = call_options(self._link.config, timeout, None, request_id)
+        if goes_on:
+            options = seeded(options)
+        request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
+        before = parent_of(parent, request)
+        again = partial(self._driver.start, call=call, stream=True, parent=before)
+        return AsyncTextStream(
+            again(request),
+            call.request_id,
+            logprobs=request.logprobs,
+            output=options.get("output"),
+            continuation=Continuation(request, again) if goes_on else None,
+            asked=Exchange(request, before),
+        )
+
+    async def complete(
+        self,
+        prompt: str,
+        *,
+        suffix: str | None = None,
+        timeout: Timeout = UNSET,
+        request_id: str | None = None,
+        **options: Unpack[CompleteOptions],
+    ) -> Completion:
+        """Completes the text between a prompt and a suffix and returns it whole; see `client.text.complete`.
+
+        Example:
+            >>> async def example(session: AsyncSession) -> None:
+            ...     filled = await session.complete("def fib(n):", suffix="    return a", max_tokens=64)
+            ...     print(filled.text)
         """
         call = call_options(self._link.config, timeout, None, request_id)
-        request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
+        request = encode_complete(
+            prompt, suffix=suffix, request_id=call.request_id, max_bytes=self._max_bytes, **options
+        )
+        turn = self._driver.start(request, call, stream=False)
+        return decode_completion(await turn.result(), call.request_id, resumed=turn.resumed)
+
+    def stream_complete(
+        self,
+        prompt: str,
+        *,
+        suffix: str | None = None,
+        timeout: Timeout = UNSET,
+        request_id: str | None = None,
+        **options: Unpack[CompleteOptions],
+    ) -> AsyncTextStream:
+        """Starts a completion and returns its stream at once; see `client.text.stream_complete`.
+
+        Example:
+            >>> async def example(session: AsyncSession) -> None:
+            ...     async with session.stream_complete("A deadline is", suffix=" of the client.") as stream:
+            ...         async for piece in stream.text():
+            ...             print(piece, end="")
+        """
+        call = call_options(self._link.config, timeout, None, request_id)
+        request = encode_complete(
+            prompt, suffix=suffix, request_id=call.request_id, max_bytes=self._max_bytes, **options
+        )
         turn = self._driver.start(request, call, stream=True)
-        return AsyncTextStream(turn, call.request_id, logprobs=request.logprobs, output=options.get("output"))
+        return AsyncTextStream(turn, call.request_id, logprobs=request.HasField("logprobs"))
 
     async def aclose(self) -> None:
         """Closes the session; turns that are not over end in ClosedError.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
 from deepseek_grpc._codec.answer import StreamDecoder
+from deepseek_grpc._codec.continuation import Continuation
 from deepseek_grpc._codec.structured import with_parsed
+from deepseek_grpc._session.exchange import Exchange
 from deepseek_grpc._transport import aio as transport
 from deepseek_grpc._transport import aio_session as sessions
 from deepseek_grpc.errors import ClosedError, DeepSeekError, StreamInterruptedError
@@ -45,8 +48,12 @@ class AsyncTextStream:
         *,
         logprobs: bool = False,
         output: Any = None,
+        continuation: Continuation[transport.Messages | sessions.Turn] | None = None,
+        asked: Exchange | None = None,
     ) -> None:
         self._source = source
+        self._asked = asked
+        self._continuation = continuation
         self._output = output
         self._decoder = StreamDecoder(request_id, logprobs=logprobs)
         self._ready: Iterator[Event] = iter(())
@@ -63,7 +70,7 @@ class AsyncTextStream:
             FirstTokenTimeoutError: No content began in time.
             IdleTimeoutError: Content stopped.
             DeadlineExceededError: The total time is over.
-            StreamInterruptedError: The stream was cut.
+            StreamInterruptedError: The stream was cut, and the answer isn't or can't be continued (`on_interrupt`).
             ClosedError: The client was closed, or the stream was left before its end.
             DeepSeekError: See `deepseek_grpc.errors`. All of them have the text so far in `partial`.
         """
@@ -81,16 +88,14 @@ class AsyncTextStream:
             try:
                 chunks = await self._source.read()
             except DeepSeekError as error:
-                self._end(error)
-                if self._error is error:
-                    raise
+                return self._go_on(error)
             except BaseException:
                 # Cancellation and KeyboardInterrupt: nobody reads on, and what was to come is lost.
                 self._leave()
                 raise
         if chunks is None:
             if not self._over and not decoder.finished:
-                self._end(
+                return self._go_on(
                     StreamInterruptedError(
                         "the stream ended before the answer did", request_id=self.request_id, attempts=1
                     )
@@ -106,6 +111,36 @@ class AsyncTextStream:
         else:
             self._source.pause()
         return True
+
+    def _go_on(self, error: DeepSeekError) -> bool:
+        """Takes what comes after an error: the rest of the answer from elsewhere, or the end; returns as `_read` does.
+
+        The stream may have been ended meanwhile, and then that counts.
+        """
+        if self._over:
+            pass
+        elif self._continuation is None:
+            self._end(error)
+        else:
+            try:
+                rest = self._continuation.after(error, self._decoder)
+            except DeepSeekError as last:
+                self._end(last)
+            except BaseException:
+                self._leave()
+                raise
+            else:
+                if isinstance(rest, list):
+                    self._over = True
+                    self._ready = iter(rest)
+                    return True
+                self._source = rest
+                if not self._over:
+                    return True
+                rest.cancel()  # whoever ended the stream has cancelled the source before this one
+        if self._error is not None:
+            raise self._error
+        return False
 
     def _end(self, error: DeepSeekError) -> None:
         """Keeps what the stream ends with, unless it has ended."""
@@ -154,10 +189,34 @@ class AsyncTextStream:
                 pass
         finally:
             self._ready = iter(())
-        completion = self._decoder.completion("cancelled")
+        completion = self._completion()
         if self._output is None or not self._decoder.finished:
             return completion
         return with_parsed(completion, self._output)
+
+    def _completion(self) -> Completion:
+        """Returns what has come; of a session's turn as what another one can continue."""
+        completion, source = self._decoder.completion("cancelled"), self._source
+        if not isinstance(source, sessions.Turn):
+            return completion
+        turn = self._asked
+        if turn is not None and self._decoder.finished and not self._decoder.continued:
+            turn = turn.at(source.session_id, source.turn_id)
+        return replace(completion, meta=replace(completion.meta, resumed=source.resumed), turn=turn)
+
+    def so_far(self) -> Completion | None:
+        """Returns the answer of a stream that is over, as far as it had come; None while it goes on.
+
+        A session's `parent=` asks for it: a turn that the user interrupted can be continued like any other.
+
+        Example:
+            >>> async def example(session: AsyncSession) -> None:
+            ...     async with session.stream("Tell me a story") as stream:
+            ...         async for piece in stream.text():
+            ...             await stream.cancel()
+            ...     print(stream.so_far().text)
+        """
+        return self._completion() if self._over or self._decoder.finished else None
 
     async def cancel(self) -> None:
         """Ends the generation here, at the gateway and at its backend; the loop over the events ends without an error.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Unpack
 
 from deepseek_grpc._async.session import AsyncSession
@@ -11,6 +12,7 @@ from deepseek_grpc._call import Timeout, call_options
 from deepseek_grpc._codec.account import decode_balance
 from deepseek_grpc._codec.answer import decode_completion, decode_models
 from deepseek_grpc._codec.checks import invalid, request_limit
+from deepseek_grpc._codec.continuation import Continuation, OnInterrupt, continues, seeded
 from deepseek_grpc._codec.fim import CompleteOptions, encode_complete
 from deepseek_grpc._codec.message import several_of
 from deepseek_grpc._codec.request import GenerateOptions, Prompt, encode_generate
@@ -117,9 +119,27 @@ class AsyncText:
         timeout: Timeout = UNSET,
         metadata: Mapping[str, str] | None = None,
         request_id: str | None = None,
+        on_interrupt: OnInterrupt = UNSET,
         **options: Unpack[GenerateOptions],
     ) -> AsyncTextStream:
-        """Starts a generation and returns its stream at once; the arguments are `generate`'s.
+        """Starts a generation and returns its stream at once; the other arguments are `generate`'s.
+
+        An answer that is cut off goes on by itself: the model is asked to continue the text so far, with a
+        `max_tokens` that is less by what has come, within the same total time. The stream always has a seed for it, so
+        that a backend that honours seeds goes on as it would have. The prompt and the text so far are billed again;
+        `usage` has the tokens of all parts, the lost ones counted by their pieces, and `meta.continued` says how often
+        it happened. What is cut off before any content came is asked for again. It ends in StreamInterruptedError all
+        the same inside reasoning, after a tool call has begun, where the backend can't continue a text, and where
+        nothing more came three times in a row.
+
+        Args:
+            prompt: As in `generate`.
+            timeout: As in `generate`.
+            metadata: As in `generate`.
+            request_id: As in `generate`.
+            on_interrupt: What to do when the answer is cut off: `continue`, or `raise` StreamInterruptedError; the
+                client's `on_interrupt` if not given.
+            **options: See `GenerateOptions`.
 
         Raises:
             InvalidRequestError: A field is wrong. Everything else is raised where the stream is read.
@@ -132,9 +152,18 @@ class AsyncText:
             ...                 print(event.text, end="")
         """
         call = call_options(self._link.config, timeout, metadata, request_id)
+        goes_on = continues(on_interrupt, self._link.config.on_interrupt)
+        if goes_on:
+            options = seeded(options)
         request = encode_generate(prompt, request_id=call.request_id, max_bytes=self._max_bytes, **options)
-        messages = self._link.stream(TextServiceStub, "StreamGenerate", request, call)
-        return AsyncTextStream(messages, call.request_id, logprobs=request.logprobs, output=options.get("output"))
+        start = partial(self._link.stream, TextServiceStub, "StreamGenerate", call=call)
+        return AsyncTextStream(
+            start(request),
+            call.request_id,
+            logprobs=request.logprobs,
+            output=options.get("output"),
+            continuation=Continuation(request, start) if goes_on else None,
+        )
 
     def session(
         self,
@@ -151,8 +180,7 @@ class AsyncText:
             ...         print(answer.text)
         """
         call = call_options(self._link.config, UNSET, metadata, request_id)
-        driver = sessions.open_session(self._link, TextServiceStub, "Session", call)
-        return AsyncSession(self._link, driver)
+        return AsyncSession(self._link, sessions.open_session(self._link, call))
 
     async def complete(
         self,

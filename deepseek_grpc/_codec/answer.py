@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import repeat
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from deepseek_grpc._codec.message import decode_tool_calls, encode_message, text_of
+from deepseek_grpc._codec.usage import decode_upstream, decode_usage, encode_upstream, encode_usage
 from deepseek_grpc.errors import InternalError, InvalidRequestError
 from deepseek_grpc.types import (
     Completion,
@@ -23,9 +25,7 @@ from deepseek_grpc.types import (
     ToolCall,
     ToolCallDelta,
     Upstream,
-    Usage,
 )
-from deepseek_rpc.v2 import common_pb2
 from deepseek_rpc.v2 import text_pb2 as pb
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ __all__ = [
     "collect",
     "decode_completion",
     "decode_models",
-    "decode_usage",
     "encode_completion",
     "encode_event",
     "encode_models",
@@ -78,7 +77,11 @@ class StreamDecoder:
         "_request_id",
         "_started",
         "_text",
+        "_thought_at",
         "_want_logprobs",
+        "continued",
+        "heads",
+        "lost",
         "pieces",
     )
 
@@ -92,13 +95,25 @@ class StreamDecoder:
         self._calls: dict[int, list[str]] = {}
         self._logprobs: list[TokenLogprob] = []
         self._reasoning_logprobs: list[TokenLogprob] = []
+        self._thought_at = 0  # how many pieces of text had come before the latest of reasoning
         self.pieces = 0
         """How many pieces of content (text, reasoning, tool calls) have come."""
+        self.heads = 0
+        """How many answers have begun: each continues the one before, and the stream has the first one's head."""
+        self.lost = 0
+        """How many tokens have come of answers whose tail never did; the last one's usage has them added."""
+        self.continued = 0
+        """How many answers begin with the text of those before."""
 
     @property
     def finished(self) -> bool:
         """Whether the answer is complete."""
         return self._finished is not None
+
+    @property
+    def in_text(self) -> bool:
+        """Whether what came last is text, and nothing before it a tool call."""
+        return len(self._text) > self._thought_at and not self._calls
 
     @property
     def text(self) -> str:
@@ -132,6 +147,7 @@ class StreamDecoder:
                 if not chunk.reasoning:  # no content, but it tells an empty reasoning from none
                     return None
                 self.pieces += 1
+                self._thought_at = len(self._text)
                 self._reasoning.append(chunk.reasoning)
                 logprobs = _decode_logprobs(chunk.logprobs)
                 self._reasoning_logprobs += logprobs
@@ -140,10 +156,13 @@ class StreamDecoder:
                 self.pieces += 1
                 return self._tool_call(chunk.tool_call)
             case "tail":
-                self._finished = _decode_tail(chunk.tail)
+                self._finished = _decode_tail(chunk.tail, self.lost)
                 return self._finished
             case "head":
                 head = chunk.head
+                self.heads += 1
+                if self._started is not None:
+                    return None
                 self._started = Started(head.id, head.created, head.model, head.system_fingerprint)
                 return self._started
             case _:
@@ -172,6 +191,7 @@ class StreamDecoder:
                 system_fingerprint=started.system_fingerprint,
                 upstream=finished.upstream,
                 extra_json=finished.extra_json,
+                continued=self.continued,
             ),
             reasoning=None if self._reasoning is None else "".join(self._reasoning),
             tool_calls=tuple(ToolCall(*self._calls[index]) for index in sorted(self._calls)),
@@ -180,11 +200,15 @@ class StreamDecoder:
         )
 
 
-def _decode_tail(tail: pb.GenerateTail) -> Finished:
+def _decode_tail(tail: pb.GenerateTail, lost: int) -> Finished:
+    usage = decode_usage(tail.usage)
+    if lost:
+        completed = usage.completion_tokens + lost
+        usage = replace(usage, completion_tokens=completed, total_tokens=usage.prompt_tokens + completed)
     return Finished(
         _REASON_NAMES.get(tail.finish_reason, tail.raw_finish_reason),
-        decode_usage(tail.usage),
-        _decode_upstream(tail.upstream),
+        usage,
+        decode_upstream(tail.upstream),
         tail.extra_json,
     )
 
@@ -215,13 +239,15 @@ def encode_event(event: Event, upstream: Upstream, chunk: pb.GenerateChunk) -> N
         case Finished(reason, usage, _, extra):
             tail = chunk.tail
             tail.finish_reason, tail.raw_finish_reason = _encode_reason(reason)
-            _encode_usage(usage, tail.usage)
-            _encode_upstream(upstream, tail.upstream)
+            encode_usage(usage, tail.usage)
+            encode_upstream(upstream, tail.upstream)
             tail.extra_json = extra
 
 
-def decode_completion(response: pb.GenerateResponse | pb.CompleteFimResponse, request_id: str) -> Completion:
-    """Makes a Completion of a whole answer."""
+def decode_completion(
+    response: pb.GenerateResponse | pb.CompleteFimResponse, request_id: str, *, resumed: int = 0, turn: Any = None
+) -> Completion:
+    """Makes a Completion of a whole answer; `resumed` and `turn` are of one that came in a session."""
     if isinstance(response, pb.CompleteFimResponse):
         message = pb.Message(content=response.text)
         reasoning_logprobs: tuple[TokenLogprob, ...] = ()
@@ -238,13 +264,15 @@ def decode_completion(response: pb.GenerateResponse | pb.CompleteFimResponse, re
             response.created,
             response.model,
             response.system_fingerprint,
-            _decode_upstream(response.upstream),
+            decode_upstream(response.upstream),
             response.extra_json,
+            resumed,
         ),
         reasoning=message.reasoning_content if message.HasField("reasoning_content") else None,
         tool_calls=decode_tool_calls(message.tool_calls),
         logprobs=_decode_logprobs(response.logprobs),
         reasoning_logprobs=reasoning_logprobs,
+        turn=turn,
     )
 
 
@@ -268,8 +296,8 @@ def encode_completion(
     except InvalidRequestError as error:  # the backend's fault, not the caller's
         raise InternalError(f"the answer can't be sent: {error.details}") from error
     response.finish_reason, response.raw_finish_reason = _encode_reason(completion.finish_reason)
-    _encode_usage(completion.usage, response.usage)
-    _encode_upstream(upstream, response.upstream)
+    encode_usage(completion.usage, response.usage)
+    encode_upstream(upstream, response.upstream)
     if completion.logprobs:
         _encode_logprobs(completion.logprobs, response.logprobs)
 
@@ -287,46 +315,6 @@ def collect(events: Iterable[Event]) -> Completion:
 def _encode_reason(reason: str) -> tuple[pb.FinishReason, str]:
     known = _REASONS.get(reason)
     return (pb.FINISH_REASON_UNSPECIFIED, reason) if known is None else (known, "")
-
-
-def decode_usage(usage: common_pb2.Usage) -> Usage:
-    """Makes a Usage of the contract's."""
-    has = usage.HasField
-    return Usage(
-        usage.prompt_tokens,
-        usage.completion_tokens,
-        usage.total_tokens,
-        usage.prompt_cache_hit_tokens if has("prompt_cache_hit_tokens") else None,
-        usage.prompt_cache_miss_tokens if has("prompt_cache_miss_tokens") else None,
-        usage.reasoning_tokens if has("reasoning_tokens") else None,
-        usage.extra_json,
-    )
-
-
-def _encode_usage(usage: Usage, out: common_pb2.Usage) -> None:
-    out.prompt_tokens = usage.prompt_tokens
-    out.completion_tokens = usage.completion_tokens
-    out.total_tokens = usage.total_tokens
-    if usage.prompt_cache_hit_tokens is not None:
-        out.prompt_cache_hit_tokens = usage.prompt_cache_hit_tokens
-    if usage.prompt_cache_miss_tokens is not None:
-        out.prompt_cache_miss_tokens = usage.prompt_cache_miss_tokens
-    if usage.reasoning_tokens is not None:
-        out.reasoning_tokens = usage.reasoning_tokens
-    if usage.extra_json:
-        out.extra_json = usage.extra_json
-
-
-def _decode_upstream(upstream: common_pb2.Upstream) -> Upstream:
-    return Upstream(upstream.backend, upstream.request_id, upstream.attempts, upstream.gateway_ms, upstream.cache_hit)
-
-
-def _encode_upstream(upstream: Upstream, out: common_pb2.Upstream) -> None:
-    out.backend = upstream.backend
-    out.request_id = upstream.request_id
-    out.attempts = upstream.attempts
-    out.gateway_ms = upstream.gateway_ms
-    out.cache_hit = upstream.cache_hit
 
 
 def _decode_logprobs(logprobs: Sequence[pb.TokenLogprob]) -> tuple[TokenLogprob, ...]:

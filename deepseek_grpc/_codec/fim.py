@@ -96,14 +96,14 @@ def encode_complete(
     return request
 
 
-def decode_complete(request: pb.CompleteFimRequest) -> FimRequest:
-    """Makes of a checked request what engines take: absent fields None."""
+def decode_complete(request: pb.CompleteFimRequest, model: str = "") -> FimRequest:
+    """Makes of a checked request what engines take, for a model: absent fields None."""
     has = request.HasField
     return FimRequest(
         prompt=request.prompt,
         suffix=request.suffix,
         request_id=request.request_id,
-        model=request.model,
+        model=model or request.model,
         max_tokens=request.max_tokens if has("max_tokens") else None,
         temperature=request.temperature if has("temperature") else None,
         top_p=request.top_p if has("top_p") else None,

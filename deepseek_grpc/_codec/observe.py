@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 
 from deepseek_grpc._call import CallOptions
-from deepseek_grpc._codec.answer import decode_usage
+from deepseek_grpc._codec.usage import decode_usage
 from deepseek_grpc.errors import DeepSeekError
 from deepseek_grpc.telemetry import CallRecord, Observer
 

@@ -227,8 +227,8 @@ def _encode_choice(choice: ToolChoice | str, out: pb.ToolChoice) -> None:
         raise invalid("tool_choice", f"is {str(mode)[:32]!r}; give auto, none, required or ToolChoice(function=…)")
 
 
-def decode_generate(request: pb.GenerateRequest) -> GenerateRequest:
-    """Makes of a checked request what engines take: sugar resolved, absent fields None."""
+def decode_generate(request: pb.GenerateRequest, model: str = "") -> GenerateRequest:
+    """Makes of a checked request what engines take, for a model: sugar resolved, absent fields None."""
     messages = [decode_message(message) for message in request.messages]
     if request.prompt:
         messages.append(Message("user", request.prompt))
@@ -238,7 +238,7 @@ def decode_generate(request: pb.GenerateRequest) -> GenerateRequest:
     return GenerateRequest(
         messages=tuple(messages),
         request_id=request.request_id,
-        model=request.model,
+        model=model or request.model,
         max_tokens=request.max_tokens if has("max_tokens") else None,
         temperature=request.temperature if has("temperature") else None,
         top_p=request.top_p if has("top_p") else None,

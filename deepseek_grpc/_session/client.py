@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Generic, TypeAlias, TypeVar
+
+from google.protobuf.message import DecodeError
 
 from deepseek_grpc._codec.status import decode_status
-from deepseek_grpc._session.frames import FRAME_BYTES, FRAME_OVERHEAD, Outbox, going_away
+from deepseek_grpc._session.frames import CREDIT_BYTES, FRAME_BYTES, FRAME_OVERHEAD, HIGH_WATER, Line, going_away
 from deepseek_grpc.errors import (
-    DeadlineExceededError,
     DeepSeekError,
     InternalError,
     RequestTooLargeError,
@@ -17,170 +19,360 @@ from deepseek_grpc.errors import (
 )
 from deepseek_rpc.v2 import text_pb2 as pb
 
-__all__ = ["DEADLINE_GRACE", "ClientSession", "ClientTurn", "deadline_ms", "restated"]
+__all__ = ["DEADLINE_GRACE", "ClientSession", "ClientTurn", "Parent", "Work", "restated"]
 
 DEADLINE_GRACE: Final = 0.25
 """Seconds that a client waits beyond a turn's deadline, which the gateway keeps, for a gateway that can't."""
 
+Work: TypeAlias = pb.GenerateRequest | pb.CompleteFimRequest
+
+
+class Parent:
+    """What a turn continues: its number, if this session's gateway may have it, or else the whole conversation."""
+
+    __slots__ = ("messages", "session_id", "turn_id")
+
+    def __init__(self, session_id: str, turn_id: int, messages: Callable[[], Iterable[pb.Message]]) -> None:
+        self.session_id = session_id
+        self.turn_id = turn_id
+        self.messages = messages
+
+    def before(self, request: pb.GenerateRequest) -> pb.GenerateRequest:
+        """Returns the request with the conversation before it."""
+        whole = pb.GenerateRequest()
+        whole.CopyFrom(request)
+        own = list(request.messages)
+        if request.prompt:
+            own.append(pb.Message(role=pb.ROLE_USER, content=request.prompt))
+        whole.ClearField("prompt")
+        whole.ClearField("messages")
+        whole.messages.extend(self.messages())
+        whole.messages.extend(own)
+        return whole
+
 
 class ClientTurn:
-    """What the client knows of one turn. The driver waits on it; the machine fills it."""
+    """What the client knows of one turn. Drivers derive from it, and wait on it; the machine fills it."""
 
-    __slots__ = ("_seq", "chunks", "ended", "error", "request_id", "response", "seen", "turn_id", "wake")
+    __slots__ = (
+        "chunks",
+        "ended",
+        "error",
+        "owed",
+        "parent",
+        "request",
+        "request_id",
+        "response",
+        "seen",
+        "stream",
+        "tries",
+        "turn_id",
+    )
 
-    def __init__(self, turn_id: int, request_id: str) -> None:
-        self.turn_id = turn_id
+    def __init__(self, request: Work, request_id: str, *, stream: bool, parent: Parent | None = None) -> None:
+        self.request = request
         self.request_id = request_id
-        self.chunks: list[pb.GenerateChunk] = []
+        self.stream = stream
+        self.parent = parent
+        self.turn_id = 0
+        """Its number in the session that it was started in last."""
+        self.tries = 0
+        """How often it was started."""
+        self.chunks: Sequence[pb.GenerateChunk] = ()
         """What came and wasn't taken yet."""
-        self.response: pb.GenerateResponse | None = None
+        self.owed = 0
+        """The credit to give when that is taken."""
+        self.response: pb.GenerateResponse | pb.CompleteFimResponse | None = None
         """The whole answer, of a turn that wasn't streamed."""
         self.error: DeepSeekError | None = None
         self.ended = False
         self.seen = False
         """Whether any chunk has come."""
-        self.wake: Callable[[], None] | None = None
-        """The driver's: called when something came."""
-        self._seq = 0
 
-    def accept(self, seq: int) -> bool:
-        """Counts a frame; returns whether it is the next one."""
-        if seq != self._seq + 1:
-            return False
-        self._seq = seq
-        return True
+    def deadline_ms(self) -> int:
+        """Returns the milliseconds that it has left, as frames carry them: 0 for no end."""
+        return 0
+
+    def wake(self) -> None:
+        """Tells the driver that something came, or that it is over."""
+
+    def end(self, error: DeepSeekError) -> None:
+        """Ends it, unless it is over."""
+        if not self.ended:
+            self.ended = True
+            self.error = error
+            self.wake()
 
 
-class ClientSession:
-    """The client's end."""
+_Turn = TypeVar("_Turn", bound=ClientTurn)
+
+
+class ClientSession(Generic[_Turn]):
+    """The client's end of one session with one gateway, over as many connections as it takes."""
 
     def __init__(self, *, max_message_bytes: int = 2 * FRAME_BYTES) -> None:
         self._max_frame_bytes = min(max_message_bytes - 2 * FRAME_OVERHEAD, FRAME_BYTES)
-        self._out: Outbox[pb.SessionRequest] = Outbox(pb.SessionRequest)
-        self._turns: dict[int, ClientTurn] = {}
+        self._line: Line[pb.SessionRequest] = Line(pb.SessionRequest, _breach)
+        self._line.numbered = True
+        self._turns: dict[int, _Turn] = {}
+        self._waiting: deque[tuple[_Turn, Work, int, int]] = deque()
         self._last_id = 0
-        self._begun = False
+        self._greeting: bytes | None = None
+        self._resuming = False
+        self._renewed = False
+        self.connected = False
+        """Whether the gateway has answered on this connection."""
         self.session_id = ""
         """The gateway's id of the session, once it is open."""
+        self.resume_token = ""
+        """What takes it up again; empty before it is open, and where the gateway can't."""
+        self.resume_seconds = 0.0
+        """How long the gateway keeps the session when its connection is lost."""
         self.going_away = False
         """Whether the gateway has asked to move: running turns finish, new ones belong into another session."""
-        self._out.batch(8).frames.add().open.SetInParent()
+        self.closing = False
+        """Whether the session ends as soon as everything is written."""
 
-    def start(self, request: pb.GenerateRequest, *, stream: bool, deadline_ms: int) -> ClientTurn:
-        """Queues the start of a turn.
+    def connect(self) -> None:
+        """Begins a connection: the first, or one in the place of one that was lost."""
+        self.connected = False
+        self._resuming = bool(self.resume_token)
+        if not self._resuming:  # what was sent ahead on a connection that never stood goes into a new session
+            self._repeat(0)
+        greeting = self._line.acknowledging(pb.SessionRequest())
+        greeting.frames.add().open.resume_token = self.resume_token
+        greeting.frames[0].open.resumable = True
+        self._greeting = greeting.SerializeToString()
+
+    @property
+    def turns(self) -> tuple[_Turn, ...]:
+        """Returns those that aren't over."""
+        return tuple(self._turns.values())
+
+    @property
+    def idle(self) -> bool:
+        """Whether no turn is under way."""
+        return not self._turns
+
+    @property
+    def active(self) -> int:
+        """How many there are of them."""
+        return len(self._turns)
+
+    @property
+    def heard(self) -> bool:
+        """Whether what is written now reaches the gateway, as far as one can know here."""
+        return self.connected or (self._greeting is None and not self._resuming)
+
+    def start(self, turn: _Turn) -> None:
+        """Queues the start of a turn, which waits while the gateway takes what there is more slowly than it is made.
 
         Raises:
             RequestTooLargeError: It doesn't fit into a frame.
             ServiceUnavailableError: The gateway is about to go; another session will find another gateway.
         """
-        size = request.ByteSize() + 32
+        if self.going_away:
+            raise going_away(turn.request_id)
+        request, parent_id = turn.request, 0
+        if (parent := turn.parent) is not None and isinstance(request, pb.GenerateRequest):
+            if parent.session_id == self.session_id and parent.session_id:
+                parent_id = parent.turn_id
+            else:
+                request = parent.before(request)
+        size = request.ByteSize() + 48
         if size > self._max_frame_bytes:
             raise RequestTooLargeError(
                 f"the request has {size:,} bytes; the limit within a session is {self._max_frame_bytes:,} bytes",
-                request_id=request.request_id,
+                request_id=turn.request_id,
             )
-        if self.going_away:
-            raise going_away(request.request_id)
         self._last_id += 1
-        turn = ClientTurn(self._last_id, request.request_id)
+        turn.turn_id = self._last_id
+        turn.tries += 1
         self._turns[turn.turn_id] = turn
-        frame = self._out.batch(size).frames.add().start
-        frame.turn_id = turn.turn_id
-        frame.request.CopyFrom(request)
-        frame.stream = stream
-        frame.deadline_ms = deadline_ms
-        return turn
+        if self._waiting or self._line.queued_bytes >= HIGH_WATER:
+            self._waiting.append((turn, request, parent_id, size))
+        else:
+            self._encode(turn, request, parent_id, size)
 
-    def cancel(self, turn: ClientTurn) -> None:
+    def _encode(self, turn: _Turn, request: Work, parent_id: int, size: int) -> None:
+        frame = self._line.batch(size).frames.add().start
+        frame.turn_id = turn.turn_id
+        if isinstance(request, pb.GenerateRequest):
+            frame.request.CopyFrom(request)
+        else:
+            frame.completion.CopyFrom(request)
+        if turn.stream:
+            frame.stream = True
+            frame.credit = CREDIT_BYTES
+        frame.deadline_ms = turn.deadline_ms()
+        frame.parent_turn_id = parent_id
+
+    def cancel(self, turn: _Turn) -> None:
         """Ends a turn here at once, and queues the frame that ends it there."""
-        if self._turns.pop(turn.turn_id, None) is not None:
-            turn.ended = True
-            self._out.batch(16).frames.add().cancel.turn_id = turn.turn_id
+        if self._turns.pop(turn.turn_id, None) is not None and not self._withdrawn(turn):
+            self._line.batch(16).frames.add().cancel.turn_id = turn.turn_id
+        turn.ended = True
+
+    def _withdrawn(self, turn: _Turn) -> bool:
+        """Takes back the start of a turn that the gateway hasn't heard of; returns whether there was one."""
+        waiting = [entry for entry in self._waiting if entry[0] is not turn]
+        found = len(waiting) < len(self._waiting)
+        self._waiting = deque(waiting) if found else self._waiting
+        return found
+
+    def taken(self, turn: _Turn) -> bool:
+        """Gives the credit back for what the application has taken; returns whether there is a frame to be sent."""
+        owed, turn.owed = turn.owed, 0
+        if not owed or turn.ended:
+            return False
+        frame = self._line.batch(24).frames.add().credit
+        frame.turn_id = turn.turn_id
+        frame.bytes = owed
+        return True
 
     def renew(self, token: str) -> None:
         """Queues the next credential, before every turn that waits to start."""
-        batch = self._out.urgent if self._begun else self._out.batch  # nothing goes before Open
-        batch(len(token)).frames.add().auth.token = token
+        self._renewed = True
+        self._line.urgent(len(token)).frames.add().auth.token = token
 
-    def take(self) -> pb.SessionRequest | None:
-        """Returns the next batch to write, or None."""
-        self._begun = True
-        return self._out.take()
+    def close(self) -> None:
+        """Queues the end of the session; its turns are the caller's to end."""
+        self.lost()
+        self.closing = True
+        self._line.batch(8).frames.add().close.SetInParent()
 
-    def receive(self, message: pb.SessionResponse) -> list[ClientTurn]:
-        """Takes a batch in and returns the turns that it changed; raises InternalError on a breach of the protocol."""
-        changed: dict[int, ClientTurn] = {}
-        for frame in message.frames:
-            match frame.WhichOneof("frame"):
-                case "chunk":
-                    chunk = frame.chunk
-                    turn = self._turns.get(chunk.turn_id)
-                    if turn is not None and self._next(turn, chunk.seq):
-                        turn.chunks.append(chunk.chunk)
-                        turn.seen = True
-                        changed[chunk.turn_id] = turn
-                case "done":
-                    done = frame.done
-                    turn = self._turns.get(done.turn_id)
-                    if turn is not None and self._next(turn, done.seq):
-                        del self._turns[done.turn_id]
-                        turn.ended = True
-                        if done.HasField("response"):
-                            turn.response = done.response
-                        changed[done.turn_id] = turn
-                case "error":
-                    failure = frame.error
-                    turn = self._turns.get(failure.turn_id)
-                    if turn is not None and self._next(turn, failure.seq):
-                        del self._turns[failure.turn_id]
-                        turn.ended = True
-                        turn.error = decode_status(failure.status, turn.request_id)
-                        changed[failure.turn_id] = turn
-                case "opened":
-                    self.session_id = frame.opened.session_id
-                case "go_away":
-                    self.going_away = True
-                case _:
-                    pass  # a newer gateway's frame: not for us
-        return list(changed.values())
+    def take(self) -> bytes | None:
+        """Returns the next message to write, or None."""
+        if self._greeting is not None:
+            greeting, self._greeting = self._greeting, None
+            return greeting
+        if self._resuming:  # what the gateway has, it says first
+            return None
+        while self._waiting and self._line.queued_bytes < HIGH_WATER:
+            self._encode(*self._waiting.popleft())
+        return self._line.take()
 
-    def _next(self, turn: ClientTurn, seq: int) -> bool:
-        if not turn.accept(seq):
-            raise InternalError(f"turn {turn.turn_id}: frame {seq} came out of order", request_id=turn.request_id)
-        return True
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes that wait to be written."""
+        return self._line.queued_bytes
 
-    def lost(self, error: DeepSeekError) -> list[ClientTurn]:
-        """Ends every turn that isn't over, because the stream has ended; returns them."""
-        turns = list(self._turns.values())
+    @property
+    def unacked_bytes(self) -> int:
+        """Bytes that the gateway hasn't said to have."""
+        return self._line.unacked_bytes
+
+    @property
+    def ready(self) -> bool:
+        """Whether there may be something to write."""
+        return bool(self._waiting) or self._line.ready
+
+    def receive(self, data: bytes) -> list[_Turn]:
+        """Takes a message in and returns the turns that it changed; raises InternalError where it breaks the rules."""
+        try:
+            message = pb.SessionResponse.FromString(data)
+        except DecodeError:
+            raise InternalError(f"the gateway sent {len(data)} bytes that are no SessionResponse") from None
+        frames = message.frames
+        if not self.connected:
+            if len(frames) != 1 or not frames[0].HasField("opened"):
+                raise InternalError("the gateway didn't answer with Opened")
+            self._open(frames[0].opened, message.acked_seq)
+            return []
+        if not self._line.accept(message, len(data)):
+            return []
+        turns, changed = self._turns, list[_Turn]()
+        for frame in frames:
+            kind = frame.WhichOneof("frame")
+            if kind == "chunks":
+                chunks = frame.chunks
+                turn = turns.get(chunks.turn_id)
+                if turn is None:
+                    continue
+                turn.seen = True
+                if chunks.spent:
+                    turn.owed += chunks.spent
+                if not turn.chunks:
+                    turn.chunks = chunks.chunks
+                elif isinstance(turn.chunks, list):
+                    turn.chunks += chunks.chunks
+                else:
+                    turn.chunks = [*turn.chunks, *chunks.chunks]
+            elif kind == "done":
+                turn = turns.pop(frame.done.turn_id, None)
+                if turn is None:
+                    continue
+                turn.ended = True
+                answer = frame.done.WhichOneof("answer")
+                if answer is not None:
+                    turn.response = frame.done.response if answer == "response" else frame.done.completion
+            elif kind == "error":
+                turn = turns.pop(frame.error.turn_id, None)
+                if turn is None:
+                    continue
+                turn.ended = True
+                turn.error = decode_status(frame.error.status, turn.request_id)
+            else:
+                self.going_away = self.going_away or kind == "go_away"
+                continue  # or a newer gateway's frame: not for us
+            changed.append(turn)
+        return changed
+
+    def _open(self, opened: pb.OpenedFrame, acked_seq: int) -> None:
+        if self._resuming:
+            self._repeat(acked_seq)
+            self._resuming = False
+        elif not opened.resume_token:
+            self._line.numbered = False
+        self.session_id = opened.session_id
+        self.resume_token = opened.resume_token
+        self.resume_seconds = opened.resume_window_ms / 1000
+        self.connected = True
+
+    def _repeat(self, acked_seq: int) -> None:
+        if self._renewed:  # the connection's own credential is newer than those of messages that are kept
+            self._line.revise(_without_credentials)
+            self._renewed = False
+        self._line.repeat(acked_seq)
+
+    def again(self, turn: _Turn, error: DeepSeekError) -> bool:
+        """Says whether a turn that has failed is only to be started again: with its history, or at another gateway."""
+        if error.reason == "PARENT_GONE" and turn.parent is not None and turn.parent.session_id:
+            turn.parent.session_id = ""
+            return True
+        return error.reason == "GOING_AWAY"
+
+    def lost(self) -> tuple[_Turn, ...]:
+        """Gives the session up; returns the turns that weren't over, which are the caller's to end or to start anew."""
+        turns = self.turns
         self._turns.clear()
-        for turn in turns:
-            turn.ended = True
-            cut = turn.seen and isinstance(error, ServiceUnavailableError)
-            cls = StreamInterruptedError if cut else type(error)
-            turn.error = restated(error, cls, turn.request_id)
+        self._waiting.clear()
+        self._line.clear()
         return turns
 
 
-def deadline_ms(total: float | None, request_id: str) -> int:
-    """Returns a turn's deadline as frames carry it; raises DeadlineExceededError when there is no time at all."""
-    if total is None:
-        return 0
-    if total <= 0:
-        raise DeadlineExceededError(f"the total time of {total:g} s is over before it begins", request_id=request_id)
-    return max(1, round(total * 1000))
+def _breach(field: str, problem: str) -> DeepSeekError:
+    return InternalError(f"the gateway broke the session's rules: {field} {problem}")
 
 
-def restated(error: DeepSeekError, cls: type[DeepSeekError], request_id: str, prefix: str = "") -> DeepSeekError:
-    """Makes of what ended a session the error of one of its turns, as the class that it is for the turn."""
-    same = cls is type(error)
+def _without_credentials(batch: pb.SessionRequest) -> None:
+    kept = [frame for frame in batch.frames if not frame.HasField("auth")]
+    del batch.frames[:]
+    batch.frames.extend(kept)
+
+
+def restated(error: DeepSeekError, request_id: str, *, cut: bool = False) -> DeepSeekError:
+    """Makes of what ended a session the error of one of its turns; `cut`: content had come."""
+    cut = cut and isinstance(error, ServiceUnavailableError)
+    cls = StreamInterruptedError if cut else type(error)
     return cls(
-        prefix + error.details,
-        code=error.code if same else None,
-        reason=error.reason if same else None,
+        error.details,
+        code=None if cut else error.code,
+        reason=None if cut else error.reason,
         request_id=request_id,
-        attempts=1,
+        attempts=max(1, error.attempts),
         retry_after=error.retry_after,
-        retryable=error.retryable if same else None,
+        retryable=None if cut else error.retryable,
         metadata=dict(error.metadata),
-        advice=error.__dict__.get("advice") if same else None,
+        advice=None if cut else error.__dict__.get("advice"),
     )

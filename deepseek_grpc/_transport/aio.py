@@ -15,7 +15,7 @@ from deepseek_grpc import _forks
 from deepseek_grpc._call import CallOptions
 from deepseek_grpc._codec.status import decode_error
 from deepseek_grpc._transport.aio_stream import Messages, cancellations
-from deepseek_grpc._transport.link import LinkBase, late_token
+from deepseek_grpc._transport.link import LinkBase, late_token, least_loaded
 from deepseek_grpc._transport.places import AsyncPlaces
 from deepseek_grpc.auth import TokenSource, current_token
 from deepseek_grpc.config import ClientConfig
@@ -30,10 +30,12 @@ R = TypeVar("R")
 class Wire:
     """A channel, and how many calls are under way on it: once it is retired, the last one closes it."""
 
-    __slots__ = ("_calls", "_closing", "_retired", "_streams", "_stubs", "channel")
+    __slots__ = ("_calls", "_closing", "_retired", "_streams", "_stubs", "channel", "turns")
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
+        self.turns = 0
+        """How many turns its sessions have under way; they keep count themselves."""
         self._stubs: dict[Any, Any] = {}
         self._calls = 0
         self._streams: set[Any] = set()
@@ -46,6 +48,11 @@ class Wire:
         if stub is None:
             stub = self._stubs[service] = service(self.channel)
         return getattr(stub, name)  # type: ignore[no-any-return]
+
+    @property
+    def load(self) -> int:
+        """How much is under way on it: calls, streams, sessions and their turns."""
+        return self._calls + self.turns
 
     def enter(self) -> None:
         """Takes note of a call that begins; it ends with `leave`."""
@@ -91,36 +98,42 @@ class Wire:
 class Room:
     """What a link has in one event loop, which grpc.aio binds a channel to."""
 
-    __slots__ = ("_retired", "on_close", "places", "wire")
+    __slots__ = ("_connections", "_make", "_retired", "_wires", "on_close", "places")
 
-    def __init__(self, wire: Wire, places: AsyncPlaces | None) -> None:
-        self.wire = wire
+    def __init__(self, make: Callable[[], Wire], connections: int, places: AsyncPlaces | None) -> None:
+        self._make = make
+        self._connections = connections
+        self._wires = [make()]
         self.places = places
         self.on_close: list[Callable[[], Awaitable[None]]] = []
-        """What has to end before the channel does: grpc.aio doesn't end every call of its own at each version."""
+        """What has to end before the channels do: grpc.aio doesn't end every call of its own at each version."""
         self._retired: list[Wire] = []
 
-    def renew(self, wire: Wire) -> None:
-        """Puts another channel in the place of the first, which is closed when its calls have ended."""
-        self._retired = [old for old in self._retired if not old.over]
-        self._retired.append(self.wire)
-        self.wire.retire()
-        self.wire = wire
+    @property
+    def wire(self) -> Wire:
+        """The channel for a call that begins now."""
+        return self._wires[0] if self._connections == 1 else least_loaded(self._wires, self._connections, self._make)
+
+    def renew(self) -> None:
+        """Puts another channel in the place of those that there are, which are closed when their calls have ended."""
+        self._retired = [*(old for old in self._retired if not old.over), *self._wires]
+        for wire in self._wires:
+            wire.retire()
+        self._wires = [self._make()]
 
     async def aclose(self) -> None:
         """Ends all calls and closes all channels."""
         if self.places is not None:
             self.places.shut(ClosedError("the client was closed before the call"))
-        for close in tuple(self.on_close):
-            await close()
-        for wire in (self.wire, *self._retired):
+        await asyncio.gather(*(close() for close in tuple(self.on_close)))
+        for wire in (*self._wires, *self._retired):
             await wire.aclose()
 
 
 class Link(LinkBase):
-    """The way to the gateway: a channel in each event loop that makes calls, with everything that a call needs.
+    """The way to the gateway: channels in each event loop that makes calls, with everything that a call needs.
 
-    A channel is made at the first call, because grpc.aio binds it to the running event loop.
+    The first is made at the first call, because grpc.aio binds it to the running event loop.
     """
 
     def __init__(self, target: str, config: ClientConfig, source: TokenSource | None) -> None:
@@ -153,10 +166,12 @@ class Link(LinkBase):
                 for other in [other for other in self._rooms if other.is_closed()]:
                     del self._rooms[other]
                 places = self.config.max_concurrency
-                room = self._rooms[loop] = Room(self._wire(), None if places is None else AsyncPlaces(places))
+                room = self._rooms[loop] = Room(
+                    self._wire, self.config.connections, None if places is None else AsyncPlaces(places)
+                )
             elif loop in self._renewed:
                 self._renewed.discard(loop)
-                room.renew(self._wire())
+                room.renew()
             self._latest = (loop, room)
             return room
 

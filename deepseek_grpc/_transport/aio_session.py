@@ -1,48 +1,35 @@
-"""Drives a session over grpc.aio: one task reads, one writes what is ready."""
+"""Drives sessions over grpc.aio: for each gateway's session a task that reads and a task that writes what is ready."""
 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 import grpc.aio
 
-from deepseek_grpc._call import CallOptions, ContentWatch
-from deepseek_grpc._session.client import DEADLINE_GRACE, ClientSession, ClientTurn, deadline_ms, restated
-from deepseek_grpc._transport.aio import Link
-from deepseek_grpc.errors import (
-    CancelledByPeerError,
-    ClosedError,
-    DeadlineExceededError,
-    DeepSeekError,
-    ServiceUnavailableError,
-)
+from deepseek_grpc._call import CallOptions
+from deepseek_grpc._session.client import ClientSession, Parent, Work, restated
+from deepseek_grpc._session.recovery import Recovery, Verdict, may_restart
+from deepseek_grpc._transport.aio import Link, Wire
+from deepseek_grpc._transport.aio_turn import Turn
+from deepseek_grpc._transport.session_stub import TextServiceStub, session_log
+from deepseek_grpc.errors import ClosedError, DeepSeekError, InternalError, ServiceUnavailableError
 
-if TYPE_CHECKING:
-    from deepseek_grpc._codec.observe import Observation
-    from deepseek_rpc.v2 import text_pb2 as pb
-
-__all__ = ["SessionDriver", "Turn", "open_session"]
+__all__ = ["Leg", "SessionDriver", "Turn", "open_session"]
 
 
-def open_session(link: Link, service: Callable[[Any], Any], name: str, call: CallOptions) -> SessionDriver:
+def open_session(link: Link, call: CallOptions) -> SessionDriver:
     """Opens a session; raises AuthenticationError when there is no token."""
-    token = link.token()
-    wire = link.room().wire
-    rpc = wire.method(service, name)(
-        metadata=link.sent(call, token),
-        credentials=link.own_credentials(token),
-        wait_for_ready=call.wait_for_ready,
-    )
-    wire.track(rpc)
-    return SessionDriver(link, rpc, (service, name), token, call.request_id)
+    return SessionDriver(link, call)
 
 
 _WRITE_FAILED = "Internal error from Core"
+_CLOSING_SECONDS = 1.0
+"""How long closing waits for the gateway to hear of it."""
 
 
 def _now(coroutine: Any) -> Any:
@@ -56,73 +43,306 @@ def _now(coroutine: Any) -> Any:
 
 
 class SessionDriver:
-    """Runs a session: one task reads, one writes what is ready."""
+    """A session as the program sees it: it moves from one gateway's session to another's as need be."""
 
-    def __init__(self, link: Link, rpc: Any, method: tuple[Any, str], token: str | None, request_id: str) -> None:
+    def __init__(self, link: Link, call: CallOptions) -> None:
         self._link = link
-        self._on_close = link.room().on_close
-        self._rpc = rpc
-        self._method = method
-        self._request_id = request_id
-        self._machine = ClientSession(max_message_bytes=link.config.max_message_bytes)
-        self._token = token
-        self._fetch: CallOptions | None = None
+        self._call = call
         self._loop = asyncio.get_running_loop()
-        self._writable: asyncio.Future[None] | None = None
-        self._error: DeepSeekError | None = None
-        self._status: grpc.aio.AioRpcError | None = None
+        self._on_close = link.room().on_close
+        self._legs: list[Leg] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = float("inf")
+        self._closed: ClosedError | None = None
+        link.token()  # a source that can't have one says so here
         self._on_close.append(self.aclose)
-        rpc.add_done_callback(self._settle)
-        self._tasks = (self._loop.create_task(self._read()), self._loop.create_task(self._write()))
+        self._moved = False  # so that there was a gateway, and another one may take its time
+        self._leg: Leg | None = self._open()
 
     @property
     def session_id(self) -> str:
-        """The gateway's id of the session; empty until it has answered."""
-        return self._machine.session_id
+        """The gateway's id of the session that new turns go to; empty until it has answered."""
+        return "" if self._leg is None else self._leg.machine.session_id
 
-    def start(self, request: pb.GenerateRequest, call: CallOptions, *, stream: bool) -> Turn:
-        """Starts a turn; raises what ended the session if it is over, and what says that this one can't begin."""
-        if self._error is not None:
-            raise restated(self._error, type(self._error), call.request_id, "the session is over: ")
+    def _open(self) -> Leg:
+        leg = Leg(self, self._link, self._call, patient=self._moved)
+        self._moved = False
+        self._legs.append(leg)
+        return leg
+
+    def start(self, request: Work, call: CallOptions, *, stream: bool, parent: Parent | None = None) -> Turn:
+        """Starts a turn; raises ClosedError after `aclose`, and what says that this one can't begin."""
+        if self._closed is not None:
+            raise restated(self._closed, call.request_id)
+        turn = Turn(request, call, stream=stream, parent=parent)
+        self.place(turn)
+        turn.observation = self._link.observe(TextServiceStub, "Session", request, call)
+        self._watch(turn)
+        return turn
+
+    def place(self, turn: Turn) -> None:
+        """Starts a turn in the session that new turns go to; raises what says that it can't begin."""
+        leg = self._leg
+        if leg is None:
+            leg = self._leg = self._open()
+        leg.start(turn)
+
+    def move(self, leg: Leg) -> None:
+        """Has new turns go elsewhere, because a leg's gateway has asked for it or has lost the session."""
+        if leg is self._leg:
+            self._leg = None
+            self._moved = True
+
+    def over(self, leg: Leg, turns: Sequence[Turn], error: DeepSeekError | None) -> None:
+        """Takes note that a leg is over; without an error, its turns are started anew elsewhere where that is safe."""
+        self._legs.remove(leg)
+        if error is None:
+            self.move(leg)
+        elif leg is self._leg:
+            self._leg = None
+        for turn in turns:
+            if turn.seen or error is not None or not may_restart(turn, self._link.config):
+                turn.end(restated(error or leg.cause(), turn.request_id, cut=turn.seen))
+            else:
+                self.restart(turn)
+
+    def restart(self, turn: Turn) -> None:
+        """Starts a turn again that nothing came of."""
+        turn.ended, turn.error = False, None
+        try:
+            self.place(turn)
+        except DeepSeekError as error:
+            turn.end(error)
+
+    def _watch(self, turn: Turn) -> None:
+        """Has the turn's limits looked at when the first of them may be over. One timer serves all turns."""
+        due = self._loop.time() + turn.left()
+        if due < self._due:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._due = due
+            self._timer = self._loop.call_at(due, self._look)
+
+    def _look(self) -> None:
+        self._timer, self._due = None, float("inf")
+        wait = min((turn.check() for leg in tuple(self._legs) for turn in leg.turns()), default=None)
+        if wait is not None and wait < float("inf"):
+            self._due = self._loop.time() + wait
+            self._timer = self._loop.call_at(self._due, self._look)
+
+    async def aclose(self) -> None:
+        """Closes the session; turns that are not over end in ClosedError."""
+        if self._closed is None:
+            self._closed = ClosedError("the session was closed", request_id=self._call.request_id)
+            self._leg = None
+            if self._timer is not None:
+                self._timer.cancel()
+        legs = tuple(self._legs)
+        for leg in legs:
+            leg.close(self._closed)
+        for leg in legs:
+            await leg.closed()
+        with suppress(ValueError):
+            self._on_close.remove(self.aclose)
+
+
+class Leg:
+    """One gateway's session, over one connection after the other."""
+
+    def __init__(self, driver: SessionDriver, link: Link, call: CallOptions, *, patient: bool) -> None:
+        self.machine: ClientSession[Turn] = ClientSession(max_message_bytes=link.config.max_message_bytes)
+        self.resumes = 0
+        self._driver = driver
+        self._link = link
+        self._call = call
+        self._loop = asyncio.get_running_loop()
+        self._recovery = Recovery(link.config, patient=patient)
+        self._token: str | None = None
+        self._fetch: CallOptions | None = None
+        self._wire: Wire | None = None
+        self._counts = link.config.connections > 1
+        self._counted = 0
+        self._rpc: Any = None
+        self._status: grpc.aio.AioRpcError | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._task = self._loop.create_task(self._run())
+
+    def turns(self) -> Sequence[Turn]:
+        """Returns those that aren't over."""
+        return self.machine.turns
+
+    def cause(self) -> DeepSeekError:
+        """Returns what ended the last connection."""
+        return self._recovery.cause
+
+    def start(self, turn: Turn) -> None:
+        """Starts a turn here."""
         token = self._link.token()
         if token is None:
-            self._fetch = None if self._link.source is None else call
-        elif token != self._token:
+            self._fetch = None if self._link.source is None else turn.call
+        elif token != self._token and self._token is not None:
             self._renew(token)
-        limit = deadline_ms(call.left(), call.request_id)
-        state = self._machine.start(request, stream=stream, deadline_ms=limit)
-        turn = Turn(self, state, call, self._link.observe(*self._method, request, call), stream=stream)
-        self._wake()
-        return turn
+        turn.call.left()  # raises when there is no time
+        self.machine.start(turn)
+        turn.leg, turn.resumes = self, self.resumes
+        self._count()
+        self.wake()
 
     def _renew(self, token: str) -> None:
         self._token = token
-        self._machine.renew(token)
+        self.machine.renew(token)
 
-    def cancel(self, turn: ClientTurn) -> None:
-        """Ends a turn at both ends."""
-        self._machine.cancel(turn)
-        self._wake()
+    def _count(self) -> None:
+        """Has the connection know how many turns it carries, where there are several to choose from."""
+        if self._counts and self._wire is not None:
+            turns = self.machine.active
+            self._wire.turns += turns - self._counted
+            self._counted = turns
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Has what is ready written."""
         writable = self._writable
         if writable is not None:
             self._writable = None
             if not writable.done():
                 writable.set_result(None)
 
-    async def _write(self) -> None:
-        write, take = self._rpc.write, self._machine.take
+    async def _run(self) -> None:
+        """Connects, again and again, until the session is over."""
+        machine, recovery = self.machine, self._recovery
+        error: DeepSeekError | None = None
+        try:
+            while True:
+                failure, broken = await self._connection()
+                if machine.closing or (machine.going_away and machine.idle):
+                    return
+                now = self._loop.time()
+                verdict = Verdict.FAIL if broken else recovery.decide(failure, machine, now, self._renews(failure))
+                if machine.session_id:
+                    session_log().debug("session %s: connection lost: %s", machine.session_id, failure.details)
+                if verdict is Verdict.FAIL:
+                    error = failure
+                    return
+                if verdict is Verdict.MOVE:
+                    session_log().debug("session %s: moved", machine.session_id)
+                    return
+                if recovery.pause:
+                    await asyncio.sleep(recovery.pause * random.uniform(0.5, 1.0))
+        except DeepSeekError as failed:  # there is no token to be had
+            error = failed
+        except asyncio.CancelledError:
+            error = ClosedError("the session was closed", request_id=self._call.request_id)
+            raise
+        except BaseException as defect:
+            error = InternalError(f"the session failed: {defect!r}", request_id=self._call.request_id)
+            raise
+        finally:
+            self._driver.over(self, machine.lost(), error)
+
+    def _renews(self, failure: DeepSeekError) -> Any:
+        return lambda: self._link.renews(failure, self._token)
+
+    async def _connection(self) -> tuple[DeepSeekError, bool]:
+        """Runs over one connection; returns what it ended with, and whether the gateway has broken the rules."""
+        link, machine, recovery = self._link, self.machine, self._recovery
+        error: DeepSeekError = ServiceUnavailableError("the gateway closed the session", attempts=1)
+        self._status = None
+        self._token = link.token()
+        if self._token is None and link.source is not None and link.config.token_delivery == "metadata":
+            call = self._call
+            fresh = CallOptions(call.request_id, call.metadata, call.timeouts, call.wait_for_ready)
+            self._token = await link.fetch(fresh)
+        wire = self._wire = link.room().wire
+        machine.connect()
+        rpc = self._rpc = wire.method(TextServiceStub, "Session")(
+            metadata=link.sent(self._call, self._token),
+            wait_for_ready=recovery.waits or self._call.wait_for_ready,
+        )
+        wire.track(rpc)
+        self._count()
+        rpc.add_done_callback(self._settle)
+        left = recovery.left(self._loop.time())
+        limit = None if left == float("inf") else self._loop.call_later(left, rpc.cancel)
+        writer = self._loop.create_task(self._write(rpc))
+        read, receive = rpc.read, machine.receive
+        try:
+            while (data := await read()) is not grpc.aio.EOF:
+                if not machine.connected:
+                    self._opened(data, limit)
+                    continue
+                changed = receive(data)
+                if machine.going_away:
+                    self._driver.move(self)
+                for turn in changed:
+                    if turn.error is not None and self._again(turn, turn.error):
+                        self._driver.restart(turn)
+                    else:
+                        turn.wake()
+                self._count()
+                if machine.going_away and machine.idle and not machine.closing:
+                    machine.close()
+                if machine.ready:
+                    self.wake()
+        except grpc.aio.AioRpcError as failure:
+            cause = await self._cause(failure)
+            if cause.code() is not grpc.StatusCode.OK:  # which a write that came too late makes a failure of
+                error = link.error(cause, self._call.request_id)
+        except asyncio.CancelledError:
+            if self._task.cancelling():
+                raise
+            error = ServiceUnavailableError(
+                f"no connection within {link.config.reconnect_seconds:g} s (reconnect_seconds)", attempts=1
+            )
+        except DeepSeekError as failure:
+            return failure, True
+        finally:
+            if limit is not None:
+                limit.cancel()
+            writer.cancel()
+            rpc.cancel()
+            wire.turns -= self._counted
+            self._counted, self._wire = 0, None
+        return error, False
+
+    def _again(self, turn: Turn, error: DeepSeekError) -> bool:
+        """Says whether a turn that has failed is only to be started again: here, elsewhere, or with another token."""
+        if turn.seen or not may_restart(turn, self._link.config):
+            return False
+        return self.machine.again(turn, error) or (turn.tries == 1 and self._link.renews(error, self._token))
+
+    def _opened(self, data: bytes, limit: asyncio.TimerHandle | None) -> None:
+        """Takes the gateway's first message in."""
+        machine = self.machine
+        resumed = bool(machine.resume_token)
+        machine.receive(data)
+        if limit is not None:
+            limit.cancel()
+        self._recovery.connected()
+        if resumed:
+            self.resumes += 1
+            session_log().debug("session %s: resumed", machine.session_id)
+        token = self._link.token()
+        if token is not None and token != self._token:  # one that was renewed meanwhile
+            self._renew(token)
+        self.wake()  # what the gateway lacks may be sent now
+
+    async def _write(self, rpc: Any) -> None:
+        write, take = rpc.write, self.machine.take
         try:
             while True:
                 if self._fetch is not None:
                     await self._fetch_token(self._fetch)
-                batch = take()
-                if batch is None:
+                data = take()
+                if data is not None:
+                    await write(data)
+                    if self.machine.ready:
+                        await asyncio.sleep(0)  # under load, what this turn of the event loop brings travels along
+                elif self.machine.closing:
+                    await rpc.done_writing()
+                    return
+                else:
                     self._writable = self._loop.create_future()
                     await self._writable
-                else:
-                    await write(batch)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # the reader sees why
 
@@ -134,26 +354,6 @@ class SessionDriver:
             if token is not None and token != self._token:
                 self._renew(token)
 
-    async def _read(self) -> None:
-        error: DeepSeekError = ServiceUnavailableError("the gateway closed the session", request_id=self._request_id)
-        read, receive = self._rpc.read, self._machine.receive
-        try:
-            while (message := await read()) is not grpc.aio.EOF:
-                for turn in receive(message):
-                    if turn.wake is not None:
-                        turn.wake()
-        except grpc.aio.AioRpcError as failure:
-            error = self._link.error(await self._cause(failure), self._request_id)
-            self._link.renews(error, self._token)  # the next session has another
-        except asyncio.CancelledError:
-            error = ClosedError("the session was closed", request_id=self._request_id)
-        except DeepSeekError as failure:
-            error = failure
-            self._rpc.cancel()
-        finally:
-            self._tasks[1].cancel()
-            self._fail(error)
-
     def _settle(self, rpc: Any) -> None:
         """Keeps the status that the gateway ended the stream with.
 
@@ -161,7 +361,7 @@ class SessionDriver:
         until it arrives. Its accessors are coroutines that don't wait once there is a status.
         """
         details = _now(rpc.details())
-        if self._status is None and details != _WRITE_FAILED:
+        if rpc is self._rpc and self._status is None and details != _WRITE_FAILED:
             self._status = grpc.aio.AioRpcError(
                 _now(rpc.code()), grpc.aio.Metadata(), _now(rpc.trailing_metadata()), details
             )
@@ -175,172 +375,29 @@ class SessionDriver:
             failure = self._status or failure
         return failure
 
-    def _fail(self, error: DeepSeekError) -> None:
-        if self._error is None:
-            self._error = error
-        for turn in self._machine.lost(self._error):
-            if turn.wake is not None:
-                turn.wake()
+    def cancel(self, turn: Turn) -> None:
+        """Ends a turn at both ends."""
+        self.machine.cancel(turn)
+        self.wake()
 
-    async def aclose(self) -> None:
-        """Closes the session; turns that are not over end in ClosedError."""
-        if self.aclose in self._on_close:
-            self._on_close.remove(self.aclose)
-        if self._error is None:
-            self._fail(ClosedError("the session was closed", request_id=self._request_id))
-        self._rpc.cancel()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def taken(self, turn: Turn) -> None:
+        """Gives credit for what the program has taken of a turn."""
+        if self.machine.taken(turn):
+            self.wake()
 
-
-class Turn:
-    """One generation within a session, with the face of `Messages` when it is streamed."""
-
-    __slots__ = (
-        "_call",
-        "_cancelled",
-        "_deadline",
-        "_driver",
-        "_loop",
-        "_observation",
-        "_state",
-        "_timeout",
-        "_timer",
-        "_waiter",
-        "_watch",
-    )
-
-    def __init__(
-        self,
-        driver: SessionDriver,
-        state: ClientTurn,
-        call: CallOptions,
-        observation: Observation | None,
-        *,
-        stream: bool,
-    ) -> None:
-        self._driver = driver
-        self._observation = observation
-        self._state = state
-        self._call = call
-        self._loop = driver._loop  # noqa: SLF001
-        self._waiter: asyncio.Future[None] | None = None
-        self._watch = ContentWatch(call.timeouts) if stream else None
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline: asyncio.TimerHandle | None = None
-        self._timeout: DeepSeekError | None = None
-        self._cancelled = False
-        state.wake = self._wake
-        total = call.total
-        if total is not None:
-            # The gateway ends the turn at its deadline; this is for a gateway that can't.
-            left = call.began + total - time.monotonic()
-            self._deadline = self._loop.call_later(left + DEADLINE_GRACE, self._overdue)
-        if self._watch is not None and self._watch.active:
-            self._check()
-
-    def _wake(self) -> None:
-        if self._observation is not None:
-            self._tell(self._observation)
-        waiter = self._waiter
-        if waiter is not None:
-            self._waiter = None
-            if not waiter.done():
-                waiter.set_result(None)
-
-    def _tell(self, observation: Observation) -> None:
-        """Fills the turn's record in; when the turn is over it is, whether anybody reads or not."""
-        state = self._state
-        if state.chunks:
-            observation.chunks(state.chunks)
-        if state.ended:
-            if state.response is not None:
-                observation.response(state.response)
-            error = self._timeout if self._timeout is not None or self._cancelled else state.error
-            observation.end(error, cancelled=self._cancelled)
-
-    def _check(self) -> None:
-        if self._state.ended or self._watch is None:
-            return
-        wait = self._watch.check(self._loop.time())
-        if wait > 0:
-            self._timer = self._loop.call_later(wait, self._check)
+    def close(self, error: DeepSeekError) -> None:
+        """Ends the turns, and tells the gateway that nothing more is wanted."""
+        turns = self.machine.lost()
+        self.machine.close()
+        for turn in turns:
+            turn.end(restated(error, turn.request_id))
+        if self._rpc is not None and self.machine.heard:
+            self.wake()
         else:
-            self._timeout = self._watch.error(self._call.request_id)
-            self._driver.cancel(self._state)
-            self._wake()
+            self._task.cancel()
 
-    async def _wait(self) -> None:
-        waiter = self._waiter = self._loop.create_future()
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            self.cancel()
-            raise
-
-    def content(self) -> None:
-        """Tells the watch that the last batch had content in it."""
-        if self._watch is not None:
-            self._watch.content()
-
-    def pause(self) -> None:
-        """Tells the watch that there was no content in the last batch."""
-        if self._watch is not None:
-            self._watch.pause(self._loop.time())
-
-    async def read(self) -> Sequence[pb.GenerateChunk] | None:
-        """Returns what has come since, or None at the end; raises a DeepSeekError."""
-        state = self._state
-        if self._watch is not None and not state.chunks:
-            self._watch.waiting(self._loop.time())
-        while not state.chunks and not state.ended:
-            await self._wait()
-        if state.chunks and not self._cancelled:
-            chunks, state.chunks = state.chunks, []
-            return chunks
-        self._end()
-        return None
-
-    async def result(self) -> pb.GenerateResponse:
-        """Returns the whole answer; raises a DeepSeekError."""
-        state = self._state
-        while not state.ended:
-            await self._wait()
-        self._end()
-        if state.response is None:
-            raise CancelledByPeerError("the turn was cancelled", request_id=self._call.request_id)
-        return state.response
-
-    def _overdue(self) -> None:
-        if self._state.ended:
-            return
-        self._timeout = DeadlineExceededError(
-            f"no answer within {self._call.total:g} s (Timeouts.total)", request_id=self._call.request_id
-        )
-        self._driver.cancel(self._state)
-        self._wake()
-
-    def _end(self) -> None:
-        self._stop_timers()
-        if self._timeout is not None:
-            raise self._timeout
-        if self._state.error is not None and not self._cancelled:
-            raise self._state.error
-
-    def cancel(self) -> None:
-        """Ends the turn and leaves the session up; from any task of its event loop."""
-        if not self._state.ended:
-            self._cancelled = True
-            self._driver.cancel(self._state)
-            self._wake()
-
-    async def aclose(self) -> None:
-        """Cancels the turn unless it is over."""
-        self.cancel()
-        self._stop_timers()
-
-    def _stop_timers(self) -> None:
-        for timer in (self._timer, self._deadline):
-            if timer is not None:
-                timer.cancel()
+    async def closed(self) -> None:
+        """Waits until the gateway has heard of it, but not for long."""
+        await asyncio.wait((self._task,), timeout=_CLOSING_SECONDS)
+        self._task.cancel()
+        await asyncio.wait((self._task,))

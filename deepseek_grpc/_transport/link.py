@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import grpc
 
@@ -17,7 +19,7 @@ from deepseek_grpc.tls import TLS
 if TYPE_CHECKING:
     from deepseek_grpc._codec.observe import Observation
 
-__all__ = ["LinkBase", "late_token"]
+__all__ = ["LinkBase", "late_token", "least_loaded"]
 
 _LOOK_SECONDS = 1.0
 """How often, at most, the certificates' files are looked at."""
@@ -119,3 +121,21 @@ def late_token(call: CallOptions) -> DeadlineExceededError:
         f"no token within {call.total:g} s (Timeouts.total): the token source takes its time",
         request_id=call.request_id,
     )
+
+
+class _Loaded(Protocol):
+    @property
+    def load(self) -> int: ...
+
+
+_Wire = TypeVar("_Wire", bound=_Loaded)
+_LOAD: Final = attrgetter("load")
+
+
+def least_loaded(wires: list[_Wire], most: int, make: Callable[[], _Wire]) -> _Wire:
+    """Returns the wire with the least to do; a new one where each of them has something to do, up to so many."""
+    wire = min(wires, key=_LOAD, default=None)
+    if wire is None or (wire.load and len(wires) < most):
+        wire = make()
+        wires.append(wire)
+    return wire

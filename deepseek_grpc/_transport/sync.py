@@ -7,21 +7,21 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from queue import SimpleQueue
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import grpc
 
 from deepseek_grpc import _forks
 from deepseek_grpc._call import CallOptions
 from deepseek_grpc._codec.status import decode_error
-from deepseek_grpc._transport.link import LinkBase, late_token
+from deepseek_grpc._transport.link import LinkBase, late_token, least_loaded
 from deepseek_grpc._transport.places import Places
 from deepseek_grpc._transport.sync_stream import Messages
 from deepseek_grpc.auth import TokenSource, current_token
 from deepseek_grpc.config import ClientConfig
 from deepseek_grpc.errors import ClosedError, DeepSeekError
 
-__all__ = ["Link", "Messages", "Wire", "each"]
+__all__ = ["Closing", "Link", "Messages", "Wire", "each"]
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -30,10 +30,12 @@ R = TypeVar("R")
 class Wire:
     """A channel, and how many calls are under way on it: once it is retired, the last one closes it."""
 
-    __slots__ = ("_calls", "_channel", "_closed", "_lock", "_retired", "_stubs")
+    __slots__ = ("_calls", "_channel", "_closed", "_lock", "_retired", "_stubs", "turns")
 
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
+        self.turns = 0
+        """How many turns its sessions have under way; they keep count themselves."""
         self._stubs: dict[Any, Any] = {}
         self._lock = threading.RLock()  # a stream that is collected meanwhile leaves from within
         self._calls = 0
@@ -50,13 +52,15 @@ class Wire:
                 stub = self._stubs[service] = service(self._channel)
         return getattr(stub, name)  # type: ignore[no-any-return]
 
-    def enter(self) -> bool:
-        """Takes note of a call that begins, which ends with `leave`; returns False where it is too late for that."""
+    @property
+    def load(self) -> int:
+        """How much is under way on it: calls, streams, sessions and their turns."""
+        return self._calls + self.turns
+
+    def enter(self) -> None:
+        """Takes note of a call that begins; it ends with `leave`."""
         with self._lock:
-            if self._retired:
-                return False
             self._calls += 1
-            return True
 
     def leave(self) -> None:
         """Takes note that a call is over."""
@@ -86,14 +90,25 @@ class Wire:
         self._channel.close()
 
 
-class Link(LinkBase):
-    """The way to the gateway: a channel with everything that a call over it needs.
+class Closing(Protocol):
+    """A session, as far as its client ends it."""
 
-    The channel is made at the first call, so that a program may fork between making a client and using it.
+    def shut(self) -> None:
+        """Ends its turns, and begins to tell the gateway."""
+
+    def join(self) -> None:
+        """Waits until the gateway knows, but not for long."""
+
+
+class Link(LinkBase):
+    """The way to the gateway: channels with everything that a call over them needs.
+
+    The first is made at the first call, so that a program may fork between making a client and using it.
     """
 
     def __init__(self, target: str, config: ClientConfig, source: TokenSource | None) -> None:
         super().__init__(target, config, source)
+        self._chooses = config.connections > 1 or self._tls is not None
         self.closed = False
         """Whether `close` was called."""
         self.forked()
@@ -102,38 +117,41 @@ class Link(LinkBase):
     def forked(self) -> None:
         """Begins without a channel: a parent's isn't this process's."""
         self._lock = threading.Lock()
-        self._wire: Wire | None = None
+        self._wire: Wire | None = None  # the last one chosen: the only one, where there is nothing to choose
+        self._wires: list[Wire] = []
         self._retired: list[Wire] = []
         self._fetching: set[Future[str]] = set()
+        self.sessions: list[Closing] = []
+        """What has to end before the channels do."""
         self.places = None if self.config.max_concurrency is None else Places(self.config.max_concurrency)
 
     def wire(self) -> Wire:
         """Returns the channel for a call that begins now, and has to `leave` it; raises ClosedError after `close`."""
-        while True:
-            wire = self._wire
-            if wire is None or self._tls is not None:
-                wire = self._look()
-            if wire.enter():  # not retired meanwhile, by another thread
-                return wire
+        wire = self._wire
+        if wire is None or self._chooses:
+            return self._choose()
+        wire.enter()
+        return wire
 
-    def _look(self) -> Wire:
-        """Returns the channel, a new one where the certificates have changed."""
+    def _choose(self) -> Wire:
+        """Enters the channel with the least to do, a new one where the certificates have changed."""
         with self._lock:
             if self.closed:
                 raise ClosedError("the client is closed")
-            if self._wire is not None and self.has_new_certificates():
-                self._retired = [old for old in self._retired if not old.over]
-                self._retired.append(self._wire)
-                self._wire.retire()
-                self._wire = None
-            if self._wire is None:
-                _forks.check()
-                self._wire = Wire(
-                    grpc.secure_channel(
-                        self.target, self._credentials, options=self.config.channel_options(self.target)
-                    )
-                )
-            return self._wire
+            if self._wires and self.has_new_certificates():
+                self._retired = [*(old for old in self._retired if not old.over), *self._wires]
+                for old in self._wires:
+                    old.retire()
+                self._wires = []
+            wire = self._wire = least_loaded(self._wires, self.config.connections, self._make)
+            wire.enter()  # here, where nobody retires it before, and the next thread sees that it is taken
+            return wire
+
+    def _make(self) -> Wire:
+        _forks.check()
+        return Wire(
+            grpc.secure_channel(self.target, self._credentials, options=self.config.channel_options(self.target))
+        )
 
     def unary(
         self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions, *, credential: bool = True
@@ -250,13 +268,18 @@ class Link(LinkBase):
         )
 
     def close(self) -> None:
-        """Closes the channel; calls that are under way end in ClosedError."""
+        """Closes the channels; calls that are under way end in ClosedError."""
         with self._lock:
             self.closed = True
-            wires = [*self._retired, *([self._wire] if self._wire is not None else [])]
+            wires = [*self._retired, *self._wires]
             self._wire = None
         if self.places is not None:
             self.places.wake()
+        sessions = tuple(self.sessions)
+        for session in sessions:
+            session.shut()
+        for session in sessions:
+            session.join()
         for future in tuple(self._fetching):
             with suppress(InvalidStateError):  # the token has just come
                 future.set_exception(ClosedError("the client was closed before the call"))

@@ -1,25 +1,25 @@
-"""Drives a session over grpc's threads: one thread reads; gRPC's own thread writes what is ready."""
+"""Sessions over grpc's threads: what the program sees of them, and their turns.
+
+A driver's lock guards its sessions' state. What a program may have put in (token sources, observers) is called outside
+of it, and threads are woken outside of it where that is possible: they would only wait for it.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
-import grpc
-
+from deepseek_grpc import _forks
 from deepseek_grpc._call import CallOptions, ContentWatch
-from deepseek_grpc._session.client import DEADLINE_GRACE, ClientSession, ClientTurn, deadline_ms, restated
+from deepseek_grpc._session.client import DEADLINE_GRACE, ClientTurn, Parent, Work, restated
+from deepseek_grpc._session.recovery import may_restart
+from deepseek_grpc._transport.session_stub import TextServiceStub
 from deepseek_grpc._transport.sync import Link
-from deepseek_grpc.errors import (
-    CancelledByPeerError,
-    ClosedError,
-    DeadlineExceededError,
-    DeepSeekError,
-    ServiceUnavailableError,
-)
+from deepseek_grpc._transport.sync_leg import Leg
+from deepseek_grpc.errors import CancelledByPeerError, ClosedError, DeadlineExceededError, DeepSeekError
 
 if TYPE_CHECKING:
     from deepseek_grpc._codec.observe import Observation
@@ -27,170 +27,235 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionDriver", "Turn", "open_session"]
 
+_CLOSING_SECONDS: Final = 1.0
+"""How long closing waits for the gateway to hear of it."""
+_LONGEST_WAIT: Final = 3600.0
+"""Seconds after which a turn that has no limit looks again; locks can't wait for any length of time."""
 
-def open_session(link: Link, service: Callable[[Any], Any], name: str, call: CallOptions) -> SessionDriver:
+
+def open_session(link: Link, call: CallOptions) -> SessionDriver:
     """Opens a session; raises AuthenticationError when there is no token."""
-    return SessionDriver(link, (service, name), call)
+    return SessionDriver(link, call)
 
 
 class SessionDriver:
-    """Runs a session: one thread reads; gRPC's own thread writes what is ready."""
+    """A session as the program sees it: it moves from one gateway's session to another's as need be."""
 
-    def __init__(self, link: Link, method: tuple[Callable[[Any], Any], str], call: CallOptions) -> None:
+    def __init__(self, link: Link, call: CallOptions) -> None:
+        self.lock = threading.RLock()  # a signal's handler may interrupt a turn, whatever its thread is at
         self._link = link
-        self._method = method
-        self._request_id = call.request_id
-        self._machine = ClientSession(max_message_bytes=link.config.max_message_bytes)
-        self._token = link.token()
-        self._wire = link.wire()
-        self._lock = threading.Lock()
-        self._writable = threading.Condition(self._lock)
-        self._error: DeepSeekError | None = None
-        try:
-            self._rpc = self._wire.method(*method)(
-                self._batches(),
-                metadata=link.sent(call, self._token),
-                credentials=link.own_credentials(self._token),
-                wait_for_ready=call.wait_for_ready,
-            )
-        except BaseException as error:
-            self._wire.leave()
-            if isinstance(error, ValueError) and link.closed:  # what a closed channel raises
-                raise ClosedError("the client is closed", request_id=call.request_id) from None
-            raise
-        self._reader = threading.Thread(target=self._read, name="deepseek-grpc-session", daemon=True)
-        self._reader.start()
+        self._call = call
+        self._legs: list[Leg] = []
+        self._closed: ClosedError | None = None
+        _forks.check()
+        if link.closed:
+            raise ClosedError("the client is closed", request_id=call.request_id)
+        link.token()  # a source that can't have one says so here
+        self._leg: Leg | None = None
+        self._moved = False  # so that there was a gateway, and another one may take its time
+        self._close_by = 0.0
+        link.sessions.append(self)
+        with self.lock:  # a leg that is over at once waits for this
+            self._leg = self._open()
 
     @property
     def session_id(self) -> str:
-        """The gateway's id of the session; empty until it has answered."""
-        return self._machine.session_id
+        """The gateway's id of the session that new turns go to; empty until it has answered."""
+        leg = self._leg
+        return "" if leg is None else leg.machine.session_id
 
-    def start(self, request: pb.GenerateRequest, call: CallOptions, *, stream: bool) -> Turn:
-        """Starts a turn; raises what ended the session if it is over, and what says that this one can't begin."""
-        token = self._link.fetch(call)
-        limit = deadline_ms(call.left(), call.request_id)
-        with self._lock:
-            if self._error is not None:
-                raise restated(self._error, type(self._error), call.request_id, "the session is over: ")
-            if token is not None and token != self._token:
-                self._token = token
-                self._machine.renew(token)
-            state = self._machine.start(request, stream=stream, deadline_ms=limit)
-            turn = Turn(self, state, call, self._link.observe(*self._method, request, call), stream=stream)
-            self._writable.notify()
+    def _open(self) -> Leg:
+        leg = Leg(self, self._link, self._call, patient=self._moved)
+        self._moved = False
+        self._legs.append(leg)
+        leg.begin()
+        return leg
+
+    def start(self, request: Work, call: CallOptions, *, stream: bool, parent: Parent | None = None) -> Turn:
+        """Starts a turn; raises ClosedError after `close`, and what says that this one can't begin."""
+        turn = Turn(self, request, call, stream=stream, parent=parent)
+        turn.observation = self._link.observe(TextServiceStub, "Session", request, call)
+        try:
+            self.place(turn)
+        except BaseException as error:
+            if turn.observation is not None:
+                turn.observation.end(error)
+            raise
         return turn
 
-    def cancel(self, turn: ClientTurn) -> None:
-        """Ends a turn at both ends."""
-        with self._lock:
-            self._machine.cancel(turn)
-            self._writable.notify()
-        if turn.wake is not None:
-            turn.wake()
+    def place(self, turn: Turn) -> None:
+        """Starts a turn in the session that new turns go to; raises what says that it can't begin."""
+        turn.call.left()  # raises when there is no time
+        token = self._link.token()
+        with self.lock:
+            if self._closed is not None:
+                raise restated(self._closed, turn.request_id)
+            if turn.stopped:  # meanwhile, by the program
+                return
+            turn.ended, turn.error = False, None
+            leg = self._leg
+            if leg is None:
+                if self._link.closed:
+                    raise ClosedError("the client is closed", request_id=turn.request_id)
+                leg = self._leg = self._open()
+            gate = leg.start(turn, token)
+        if gate is not None:
+            gate.release()
 
-    def take(self, turn: ClientTurn) -> list[pb.GenerateChunk]:
-        """Takes what has come for a turn; under the lock, because the reader may be adding to it."""
-        with self._lock:
-            chunks, turn.chunks = turn.chunks, []
-        return chunks
+    def move(self, leg: Leg) -> None:
+        """Has new turns go elsewhere, because a leg's gateway has asked for it or has lost the session."""
+        with self.lock:
+            if leg is self._leg:
+                self._leg = None
+                self._moved = True
 
-    def _batches(self) -> Iterator[pb.SessionRequest]:
-        """Yields what is ready; gRPC asks for the next batch when the last one is written."""
-        while True:
-            with self._lock:
-                while (batch := self._machine.take()) is None:
-                    if self._error is not None:
-                        return
-                    self._writable.wait()
-            yield batch
+    def over(self, leg: Leg, error: DeepSeekError | None) -> None:
+        """Takes note that a leg is over; without an error, its turns are started anew elsewhere where that is safe."""
+        with self.lock:
+            turns = leg.machine.lost()
+            self._legs.remove(leg)
+            if error is None:
+                self.move(leg)
+            elif leg is self._leg:
+                self._leg = None
+        for turn in turns:
+            if turn.seen or error is not None or not may_restart(turn, self._link.config):
+                turn.end(restated(error or leg.cause(), turn.request_id, cut=turn.seen))
+            else:
+                self.restart(turn)
 
-    def _read(self) -> None:
-        error: DeepSeekError = ServiceUnavailableError("the gateway closed the session", request_id=self._request_id)
+    def restart(self, turn: Turn) -> None:
+        """Starts a turn again that nothing came of."""
         try:
-            for message in self._rpc:
-                with self._lock:
-                    changed = self._machine.receive(message)
-                for turn in changed:
-                    if turn.wake is not None:
-                        turn.wake()
-        except grpc.RpcError as failure:
-            error = self._link.error(failure, self._request_id)
-            self._link.renews(error, self._token)  # the next session has another
-        except DeepSeekError as failure:
-            error = failure
-            self._rpc.cancel()
-        self._fail(error)
-        self._wire.leave()
-
-    def _fail(self, error: DeepSeekError) -> None:
-        with self._lock:
-            if self._error is None:
-                self._error = error
-            lost = self._machine.lost(self._error)
-            self._writable.notify_all()
-        for turn in lost:
-            if turn.wake is not None:
-                turn.wake()
+            self.place(turn)
+        except DeepSeekError as error:
+            turn.ended = False
+            turn.end(error)
 
     def close(self) -> None:
         """Closes the session; turns that are not over end in ClosedError."""
-        self._fail(ClosedError("the session was closed", request_id=self._request_id))
-        self._rpc.cancel()
-        self._reader.join()
+        self.shut()
+        self.join()
+
+    def shut(self) -> None:
+        """Ends its turns, and begins to tell the gateway."""
+        with self.lock:
+            if self._closed is None:
+                self._closed = ClosedError("the session was closed", request_id=self._call.request_id)
+                self._close_by = time.monotonic() + _CLOSING_SECONDS
+            self._leg = None
+            lost = [turn for leg in self._legs for turn in leg.close()]
+        for turn in lost:
+            turn.end(restated(self._closed, turn.request_id))
+
+    def join(self) -> None:
+        """Waits until the gateway knows, but not for long."""
+        for leg in tuple(self._legs):
+            leg.join(max(0.0, self._close_by - time.monotonic()))
+        with suppress(ValueError):
+            self._link.sessions.remove(self)
 
 
-class Turn:
-    """One generation within a session, with the face of `Messages` when it is streamed."""
+class Turn(ClientTurn):
+    """One generation or completion within a session, with the face of `Messages` when it is streamed."""
 
     __slots__ = (
-        "_call",
         "_cancelled",
-        "_deadline",
         "_driver",
-        "_inbox",
-        "_observation",
-        "_state",
+        "_gate",
+        "_over",
         "_timeout",
+        "_until",
         "_watch",
+        "call",
+        "leg",
+        "observation",
+        "resumes",
+        "stopped",
     )
 
     def __init__(
-        self,
-        driver: SessionDriver,
-        state: ClientTurn,
-        call: CallOptions,
-        observation: Observation | None,
-        *,
-        stream: bool,
+        self, driver: SessionDriver, request: Work, call: CallOptions, *, stream: bool, parent: Parent | None
     ) -> None:
+        super().__init__(request, call.request_id, stream=stream, parent=parent)
         self._driver = driver
-        self._observation = observation
-        self._state = state
-        self._call = call
-        self._inbox: SimpleQueue[None] = SimpleQueue()
+        self._gate = threading.Lock()
+        self._gate.acquire()
+        self._over = False  # it has ended, and isn't to be started again
         self._watch = ContentWatch(call.timeouts) if stream else None
-        self._cancelled = False
         self._timeout: DeepSeekError | None = None
+        self._cancelled = False
         total = call.total
-        self._deadline = None if total is None else call.began + total + DEADLINE_GRACE
-        state.wake = self._wake
+        # The gateway ends the turn at its deadline; this is for a gateway that can't.
+        self._until = None if total is None else call.began + total + DEADLINE_GRACE
+        self.call = call
+        self.leg: Leg | None = None
+        self.resumes = 0
+        self.stopped = False
+        """Whether it was ended from here."""
+        self.observation: Observation | None = None
 
-    def _wake(self) -> None:
-        if self._observation is not None:
-            self._tell(self._observation)
-        self._inbox.put(None)
+    def deadline_ms(self) -> int:
+        """Returns the milliseconds that it has left."""
+        until = self._until
+        return 0 if until is None else max(1, round((until - DEADLINE_GRACE - time.monotonic()) * 1000))
 
-    def _tell(self, observation: Observation) -> None:
-        """Fills the turn's record in; when the turn is over it is, whether anybody reads or not."""
-        state = self._state
-        if chunks := state.chunks:
-            observation.chunks(chunks)
-        if state.ended:
-            if state.response is not None:
-                observation.response(state.response)
-            error = self._timeout if self._timeout is not None or self._cancelled else state.error
-            observation.end(error, cancelled=self._cancelled)
+    @property
+    def resumed(self) -> int:
+        """How often its connection was taken up again."""
+        return 0 if self.leg is None else self.leg.resumes - self.resumes
+
+    @property
+    def session_id(self) -> str:
+        """The gateway's id of the session that it is a turn of."""
+        return "" if self.leg is None else self.leg.machine.session_id
+
+    def wake(self) -> None:
+        """Tells whoever waits that something came, or that it is over."""
+        if self.ended:
+            self._over = True
+            if self.observation is not None:
+                error = self._timeout if self.stopped else self.error
+                self.observation.end(error, cancelled=self._cancelled)
+        if self._gate.locked():
+            with suppress(RuntimeError):  # another thread was faster
+                self._gate.release()
+
+    def note(self) -> None:
+        """Fills the turn's record in, whether anybody reads or not; the driver's lock is held."""
+        if self.observation is not None:
+            if self.chunks:
+                self.observation.chunks(self.chunks)
+            if self.response is not None:
+                self.observation.response(self.response)
+
+    def _left(self, now: float) -> float:
+        """Returns the seconds until one of its limits may be over."""
+        left = _LONGEST_WAIT if self._until is None else self._until - now
+        watch = self._watch
+        return min(left, watch.check(now)) if watch is not None and watch.active else left
+
+    def _wait(self) -> None:
+        """Waits until something has come; ends the turn when that takes too long."""
+        now = time.monotonic()
+        left = self._left(now)
+        if left <= 0:
+            self._stop(self._overdue(now))
+            return
+        try:
+            self._gate.acquire(timeout=min(left, _LONGEST_WAIT))
+        except BaseException:  # KeyboardInterrupt, above all
+            self.cancel()
+            raise
+        if self._over:
+            self.wake()  # it stays open, should another thread wait too
+
+    def _overdue(self, now: float) -> DeepSeekError:
+        if self._watch is not None and (self._until is None or now < self._until):
+            return self._watch.error(self.request_id)
+        return DeadlineExceededError(
+            f"no answer within {self.call.total:g} s (Timeouts.total)", request_id=self.request_id
+        )
 
     def content(self) -> None:
         """Tells the watch that the last batch had content in it."""
@@ -204,60 +269,60 @@ class Turn:
 
     def read(self) -> Sequence[pb.GenerateChunk] | None:
         """Returns what has come since, or None at the end; raises a DeepSeekError."""
-        state = self._state
-        while not state.chunks and not state.ended:
-            self._wait()
-        if not self._cancelled and (chunks := self._driver.take(state)):
-            return chunks
-        if state.error is not None and not self._cancelled:
-            raise state.error
+        if not self.chunks and not self._over:
+            if self._watch is not None:
+                self._watch.waiting(time.monotonic())
+            while not self.chunks and not self._over:
+                self._wait()
+        if self.chunks and not self._cancelled:
+            return self._take()
+        self._raise()
         return None
 
-    def result(self) -> pb.GenerateResponse:
+    def _take(self) -> Sequence[pb.GenerateChunk]:
+        """Takes what has come, and gives credit for it."""
+        gate = None
+        with self._driver.lock:
+            chunks, self.chunks = self.chunks, ()
+            if self.owed and self.leg is not None and self.leg.machine.taken(self):
+                gate = self.leg.writer()
+        if gate is not None:
+            gate.release()
+        return chunks
+
+    def result(self) -> Any:
         """Returns the whole answer; raises a DeepSeekError."""
-        state = self._state
-        while not state.ended:
+        while not self._over:
             self._wait()
-        if state.error is not None:
-            raise state.error
-        if state.response is None:
-            raise CancelledByPeerError("the turn was cancelled", request_id=self._call.request_id)
-        return state.response
+        self._raise()
+        if self.response is None:
+            raise CancelledByPeerError("the turn was cancelled", request_id=self.request_id)
+        return self.response
 
-    def _wait(self) -> None:
-        """Waits until something has come; cancels the turn and raises when that takes too long."""
-        now = time.monotonic()
-        waits = []
-        if self._deadline is not None:
-            waits.append(self._deadline - now)
-        if self._watch is not None and self._watch.active:
-            self._watch.waiting(now)
-            waits.append(self._watch.check(now))
-        wait = min(waits, default=None)
-        if wait is not None and wait <= 0:
-            self._timeout = self._overdue(now)
-            self._driver.cancel(self._state)
+    def _raise(self) -> None:
+        if self._timeout is not None:
             raise self._timeout
-        try:
-            self._inbox.get(timeout=wait)
-        except Empty:
-            pass
-        except BaseException:
-            self.cancel()
-            raise
-
-    def _overdue(self, now: float) -> DeepSeekError:
-        if self._watch is not None and (self._deadline is None or now < self._deadline):
-            return self._watch.error(self._call.request_id)
-        return DeadlineExceededError(
-            f"no answer within {self._call.total:g} s (Timeouts.total)", request_id=self._call.request_id
-        )
+        if self.error is not None and not self._cancelled:
+            raise self.error
 
     def cancel(self) -> None:
         """Ends the turn and leaves the session up; from any thread."""
-        if not self._state.ended:
-            self._cancelled = True
-            self._driver.cancel(self._state)
+        self._stop(None)
+
+    def _stop(self, timeout: DeepSeekError | None) -> None:
+        """Ends the turn at both ends, unless it is over."""
+        gate = None
+        with self._driver.lock:
+            if self._over or self.stopped:
+                return
+            self.stopped = True
+            self._timeout, self._cancelled = timeout, timeout is None
+            if self.leg is not None:
+                self.leg.machine.cancel(self)
+                gate = self.leg.writer()
+        if gate is not None:
+            gate.release()
+        self.wake()
 
     def close(self) -> None:
         """Cancels the turn unless it is over."""

@@ -9,11 +9,11 @@ import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
 
 from deepseek_grpc._call import new_request_id
 from deepseek_grpc._codec.status import DETAILS_KEY, encode_status
@@ -34,7 +34,7 @@ from deepseek_grpc.gateway.refusals import RefusalLog
 from deepseek_grpc.gateway.tokens import Principal, TokenVerifier
 from deepseek_rpc.v2 import auth_pb2
 
-__all__ = ["EXEMPT", "Call", "Guard", "current_call", "interruption", "permission_of", "translate"]
+__all__ = ["EXEMPT", "Call", "Guard", "current_call", "interruption", "permission_of", "raw", "translate"]
 
 _log = logging.getLogger("deepseek_grpc.gateway")
 
@@ -109,6 +109,20 @@ def current_call() -> Call:
 
 
 Handler = Callable[[Any, Call], Awaitable[Any]]
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+_MAKERS: Final = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+def raw(method: _Method) -> _Method:
+    """Marks a service's method that takes and sends messages as the bytes that they are on the wire."""
+    method.raw = True  # type: ignore[attr-defined]
+    return method
 
 
 class Guard:
@@ -131,17 +145,26 @@ class Guard:
         while self._running:
             await asyncio.wait(self._running)
 
-    def protect(self, servicer: object, service: ServiceDescriptor) -> Any:
-        """Wraps a service's methods; each takes (request or request iterator, Call).
+    def protect(self, servicer: object, service: ServiceDescriptor) -> grpc.GenericRpcHandler:
+        """Wraps a service's methods for a server; each takes (request or request iterator, Call).
 
         Raises:
             ConfigurationError: A method has no `(permission)` option in the protos.
         """
-        guarded = SimpleNamespace()
+        handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         for method in service.methods:
             handler = getattr(servicer, method.name, None) or _unimplemented(method)
-            setattr(guarded, method.name, self._wrap(handler, permission_of(method)))
-        return guarded
+            make = _MAKERS[method.client_streaming, method.server_streaming]
+            guarded = self._wrap(handler, permission_of(method))
+            if getattr(handler, "raw", False):
+                handlers[method.name] = make(guarded)
+            else:
+                handlers[method.name] = make(
+                    guarded,
+                    request_deserializer=GetMessageClass(method.input_type).FromString,
+                    response_serializer=GetMessageClass(method.output_type).SerializeToString,
+                )
+        return grpc.method_handlers_generic_handler(service.full_name, handlers)
 
     def _wrap(self, handler: Handler, permission: str) -> Callable[[Any, Any], Awaitable[Any]]:
         async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:

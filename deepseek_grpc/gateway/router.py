@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import Final
 
 from deepseek_grpc.errors import ConfigurationError, NotFoundError, UnimplementedError
 from deepseek_grpc.gateway.engines import TextEngine
-from deepseek_grpc.types import AccountBalance, FimRequest, GenerateRequest, Model
+from deepseek_grpc.types import AccountBalance, Model
 
 __all__ = ["Backend", "Router", "unserved"]
 
-Request = TypeVar("Request", GenerateRequest, FimRequest)
+_MOST_RESOLVED: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,19 +57,25 @@ class Router:
         self._backends = tuple(backends)
         self._aliases = dict(aliases)
         self.default_model = default_model
+        self._resolved: dict[str, tuple[TextEngine, str]] = {}
         patterns = [pattern for backend in backends for pattern in backend.models]
         missing = unserved(patterns, aliases, default_model)
         if missing:
             raise ConfigurationError("\n".join(f"{key}: no backend serves {model!r}" for key, model in missing.items()))
 
-    def route(self, request: Request) -> tuple[TextEngine, Request]:
-        """Returns the engine and the request with the model's true name; raises NotFoundError."""
-        asked = request.model or self.default_model
-        model = self._aliases.get(asked, asked)
-        engine = self._find(model)
-        if engine is None:
-            raise NotFoundError(f"model {asked[:64]!r} isn't served here", metadata={"field": "model"})
-        return engine, request if model == request.model else replace(request, model=model)
+    def resolve(self, asked: str) -> tuple[TextEngine, str]:
+        """Returns the engine and the true name of the model that a request names; raises NotFoundError."""
+        found = self._resolved.get(asked)
+        if found is None:
+            name = asked or self.default_model
+            model = self._aliases.get(name, name)
+            engine = self._find(model)
+            if engine is None:
+                raise NotFoundError(f"model {name[:64]!r} isn't served here", metadata={"field": "model"})
+            if len(self._resolved) >= _MOST_RESOLVED:  # with a pattern there is no end of names
+                self._resolved.clear()
+            found = self._resolved[asked] = engine, model
+        return found
 
     def _find(self, model: str) -> TextEngine | None:
         for backend in self._backends:

@@ -28,7 +28,7 @@ from deepseek_grpc.gateway.services.text import TextService
 from deepseek_grpc.gateway.settings import BackendSettings, ClientSettings, JWKSSettings, Settings
 from deepseek_grpc.gateway.tokens import ClientKey, Issuer, Principal, TokenVerifier
 from deepseek_grpc.tls import is_loopback
-from deepseek_rpc.v2 import text_pb2, text_pb2_grpc
+from deepseek_rpc.v2 import text_pb2
 
 __all__ = ["Gateway", "run"]
 
@@ -81,7 +81,7 @@ class Gateway:
         if backends is None:
             backends = [Backend(_engine(backend), backend.models) for backend in settings.backends]
         self.router = Router(backends, settings.aliases, settings.default_model)
-        self._text = TextService(self.router)
+        self._text = TextService(self.router, settings.resume_seconds)
         self._issuers = _issuers(settings)
         verifier = TokenVerifier(_keys(settings), issuers=self._issuers, audience=settings.audience)
         self._guard = Guard(verifier)
@@ -99,7 +99,7 @@ class Gateway:
         _forks.check()
         _forks.asyncio_used()
         server = grpc.aio.server(options=_OPTIONS)
-        text_pb2_grpc.add_TextServiceServicer_to_server(self._guard.protect(self._text, _TEXT), server)
+        server.add_generic_rpc_handlers((self._guard.protect(self._text, _TEXT),))
         self._health = _Health(self._guard)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         if is_loopback(self.settings.listen):
@@ -142,12 +142,12 @@ class Gateway:
         grace = self.settings.drain_seconds if grace is None else grace
         until = asyncio.get_running_loop().time() + grace
         await self._health.enter_graceful_shutdown()
-        for session in tuple(self._text.sessions):
-            session.go_away(grace)
+        self._text.sessions.go_away(grace)
         # A call that arrives while gRPC closes is CANCELLED, which nobody retries: first, clients hear of it and leave.
         with suppress(TimeoutError):
             await asyncio.wait_for(self._guard.finished(), min(_LEAVING_SECONDS, grace / 2))
         await server.stop(max(0.0, until - asyncio.get_running_loop().time()))
+        await self._text.sessions.aclose()
         await self._guard.finished()
         if self._server is not None:
             self._server = None

@@ -102,6 +102,8 @@ class Settings:
     audience: str = AUDIENCE
     drain_seconds: float = 30.0
     """How long running calls may go on after SIGTERM."""
+    resume_seconds: float = 30.0
+    """How long a session that lost its connection waits for its client, while its turns go on; 0: not at all."""
 
     def __post_init__(self) -> None:
         if problems := problems_of(self.listen, self.clients, self.roles, self.tls):

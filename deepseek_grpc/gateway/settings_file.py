@@ -92,6 +92,15 @@ def _verifies(key: bytes, algorithm: str) -> bool:
         return False
 
 
+_GATEWAY: Final[dict[str, type]] = {
+    "listen": str,
+    "default_model": str,
+    "audience": str,
+    "drain_seconds": float,
+    "resume_seconds": float,
+}
+
+
 class _Reader:
     """Takes a document apart and collects what is wrong with it."""
 
@@ -104,9 +113,9 @@ class _Reader:
         """Reads everything; what it returns counts only where it found no problem."""
         self._known(document, (), ("gateway", "backends", "aliases", "clients", "roles", "tls"))
         gateway = self._table(document, "gateway")
-        self._known(gateway, ("gateway",), ("listen", "default_model", "audience", "drain_seconds"))
+        self._known(gateway, ("gateway",), tuple(_GATEWAY))
         values: dict[str, Any] = {}
-        for name, kind in (("listen", str), ("default_model", str), ("audience", str), ("drain_seconds", float)):
+        for name, kind in _GATEWAY.items():
             if name in gateway and (value := self._value(gateway, ("gateway", name), kind)):
                 values[name] = value
         values["aliases"] = self._strings(self._table(document, "aliases"), "aliases")

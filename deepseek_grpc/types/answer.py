@@ -84,6 +84,11 @@ class Meta(Value):
     """Where it came from and what it took."""
     extra_json: str = ""
     """Fields of the backend's answer that have no name here, as one JSON object."""
+    resumed: int = 0
+    """How often its session's connection was lost and taken up again while it was under way; nothing was lost."""
+    continued: int = 0
+    """How often it was cut off for good, and the model was asked to go on from the text so far (`on_interrupt`); each
+    time the prompt and that text were billed again."""
 
 
 @value
@@ -103,6 +108,9 @@ class Completion(Value):
     logprobs: tuple[TokenLogprob, ...] = ()
     reasoning_logprobs: tuple[TokenLogprob, ...] = ()
     parsed: Any = None
+    turn: Any = field(default=None, repr=False, compare=False)
+    """Of an answer that came in a session: what `parent=` there goes by. No part of the value: it isn't compared, and
+    doesn't pickle."""
 
     @property
     def message(self) -> Message:

@@ -120,6 +120,7 @@ def test_what_is_longer_than_the_screen_is_shown_once(fake, chat):
 def test_an_error_is_shown_and_the_chat_goes_on(fake, chat):
     fake.text.script(Fail("FAILED_PRECONDITION", "the account is empty", reason="INSUFFICIENT_BALANCE"))
     fake.text.script("Cut", Fail("UNAVAILABLE", "gone"))
+    fake.text.script(Fail("UNIMPLEMENTED", "no prefixes"))
     fake.text.script("x", Finished("length"))
     talk = chat()
     talk.enter("one")
@@ -128,7 +129,8 @@ def test_an_error_is_shown_and_the_chat_goes_on(fake, chat):
     talk.sees("error: gone")
     talk.enter("three")
     talk.sees("(ended by length)")
-    assert messages_of(fake.text.requests[2]) == [("user", "two"), ("assistant", "Cut"), ("user", "three")]
+    assert messages_of(fake.text.requests[2]) == [("user", "two"), ("assistant", "Cut")]
+    assert messages_of(fake.text.requests[3]) == [("user", "two"), ("assistant", "Cut"), ("user", "three")]
 
 
 def test_a_model_cannot_control_the_terminal(fake, chat):

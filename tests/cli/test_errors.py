@@ -61,9 +61,10 @@ def test_a_failure_as_json_is_an_object_on_standard_output(fake):
 
 def test_a_stream_that_is_cut_keeps_what_had_come(fake):
     fake.text.script("Hel", Fail("UNAVAILABLE"))
+    fake.text.script(Fail("UNIMPLEMENTED", "no prefixes"))
     done = run("generate", "x", env=fake.environ)
     assert (done.returncode, done.stdout) == (5, "Hel\n")
-    assert done.stderr.startswith("error: scripted failure")
+    assert done.stderr.startswith("error: scripted failure, and the answer couldn't be continued: no prefixes")
 
 
 def test_timeouts_reach_the_call(fake):

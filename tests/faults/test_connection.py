@@ -12,8 +12,8 @@ from deepseek_grpc.errors import ServiceUnavailableError, StreamInterruptedError
 from deepseek_grpc.testing import Stall
 from tests.faults.proxy import Proxy
 
-ONCE = ClientConfig(retry=Retry(attempts=1))
-ALERT = ClientConfig(retry=Retry(attempts=1), keepalive=Keepalive(0.2, 0.3), timeouts=Timeouts(connect=0.5))
+ONCE = ClientConfig(retry=Retry(attempts=1), on_interrupt="raise")
+ALERT = replace(ONCE, keepalive=Keepalive(0.2, 0.3), timeouts=Timeouts(connect=0.5))
 ALERT_AND_STUBBORN = replace(ALERT, wait_for_ready=True)
 STUBBORN = ClientConfig(wait_for_ready=True, timeouts=Timeouts(connect=1, total=20))
 HELLO = "Hello from the fake server."

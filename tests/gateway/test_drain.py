@@ -14,7 +14,7 @@ from deepseek_grpc.errors import ServiceUnavailableError, StreamInterruptedError
 from deepseek_grpc.testing import Delay, FakeServer, Stall
 from tests.gateway.raw import channel
 
-ONCE = ClientConfig(retry=Retry(attempts=1))
+ONCE = ClientConfig(retry=Retry(attempts=1), reconnect_seconds=0.2)
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -108,7 +108,7 @@ def test_a_session_with_nothing_to_do_does_not_hold_it_up(start_gateway):
 
 def test_a_stream_that_takes_too_long_is_cut(start_gateway):
     gateway = start_gateway(drain_seconds=0.3)
-    with gateway.client(config=ONCE) as client, client.text.stream("Hi") as stream:
+    with gateway.client(config=ONCE) as client, client.text.stream("Hi", on_interrupt="raise") as stream:
         pieces = stream.text()
         assert next(pieces) == "one"
         gateway.terminate()

@@ -265,7 +265,7 @@ def test_a_second_open(session):
 
 
 def test_more_frames_than_a_message_may_have(session):
-    session.send(open_frame(), *[start_frame(i) for i in range(1, 10_001)])
+    session.send(open_frame(), *[start_frame(i) for i in range(1, 10_002)])
     assert "has 10001 entries; the limit of a message is 10000" in refused(session)
 
 
@@ -338,7 +338,7 @@ def test_a_turn_with_a_bad_request(session):
 def test_cancelling_what_is_not_there(session):
     session.send(open_frame(), pb.ClientFrame(cancel=pb.CancelFrame(turn_id=7)), start_frame(8))
     session.half_close()
-    assert ends(session) == {8: "done"}
+    assert ends(session) == {7: "TURN_UNKNOWN", 8: "done"}
 
 
 def test_a_cancelled_turn_says_so(fake_server, session):
@@ -362,14 +362,6 @@ def test_frames_that_this_gateway_does_not_know_are_passed_over(session):
     assert ends(session) == {1: "done"}
 
 
-def test_what_this_gateway_does_not_serve_ends_the_session(session):
-    session.send(open_frame(), pb.ClientFrame(credit=pb.CreditFrame(turn_id=1, bytes=10)))
-    with pytest.raises(grpc.RpcError) as caught:
-        session.rest()
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert reason_of(caught.value) == "UNIMPLEMENTED"
-
-
 def test_a_client_that_closes_its_side_still_gets_its_answers(session):
     session.send(open_frame(), *[start_frame(i, stream=i % 2 == 0) for i in range(1, 21)])
     session.half_close()
@@ -388,12 +380,13 @@ def test_frames_travel_together_under_load(fake_server, session):
     session.half_close()
     messages = session.rest()
     frames = [frame for message in messages for frame in message.frames]
-    # Opened, and for each turn its head, six pieces, its tail and Done.
-    assert len(frames) == 1 + turns * (1 + 6 + 1 + 1)
-    assert len(messages) * 4 < len(frames)
+    # Opened, and for each turn its head, six pieces, its tail in no more frames than these, and Done.
+    assert 1 + turns * 2 <= len(frames) <= 1 + turns * (1 + 6 + 1 + 1)
+    assert len(messages) * 2 < len(frames)
     for turn in range(1, turns + 1):
-        seqs = [frame.chunk.seq for frame in frames if frame.chunk.turn_id == turn]
-        assert seqs == list(range(1, 9))
+        chunks = [chunk for frame in frames if frame.chunks.turn_id == turn for chunk in frame.chunks.chunks]
+        assert "".join(chunk.text for chunk in chunks) == "Hello from the fake server."
+        assert (chunks[0].HasField("head"), len(chunks), chunks[-1].HasField("tail")) == (True, 8, True)
 
 
 def test_batches_stop_at_256_kilobytes(fake_server, session):

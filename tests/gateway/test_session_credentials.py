@@ -12,7 +12,7 @@ from deepseek_grpc.errors import AuthenticationError
 from deepseek_grpc.testing import FakeServer
 from deepseek_rpc.v2 import text_pb2 as pb
 from deepseek_rpc.v2.text_pb2_grpc import TextServiceStub
-from tests.gateway.raw import bearer, channel
+from tests.gateway.raw import ResumableSession, bearer, channel, ends_of, start_frame
 
 LEEWAY = 30
 
@@ -82,6 +82,32 @@ def test_a_session_is_not_handed_to_another_client(fake_server: FakeServer):
     assert refused(fake_server, frame) is grpc.StatusCode.UNAUTHENTICATED
 
 
-def test_flow_control_that_is_not_served_is_refused(fake_server: FakeServer):
-    frame = pb.ClientFrame(credit=pb.CreditFrame(turn_id=1, bytes=1))
-    assert refused(fake_server, frame) is grpc.StatusCode.UNIMPLEMENTED
+def test_a_renewed_credential_counts_from_there_on(fake_server: FakeServer, clock):
+    """And what is resumed goes by the credential of its connection, not by one that came before it."""
+    signer = JWTSigner(fake_server.client_id, fake_server.client_secret, lifetime=60, clock=clock)
+
+    def metadata():
+        return (("authorization", f"Bearer {signer.token()}"),)
+
+    with channel(fake_server.target) as raw:
+        session = ResumableSession()
+        session.connect(raw, metadata())
+        session.send(start_frame(1))
+        assert ends_of(session.frames(), 1) == {1: "done"}
+        clock.ahead = 60 + LEEWAY + 1
+        session.send(start_frame(2))
+        assert ends_of(session.frames(), 1) == {2: "UNAUTHENTICATED"}
+        session.send(pb.ClientFrame(auth=pb.AuthFrame(token=signer.token())), start_frame(3))
+        assert ends_of(session.frames(), 1) == {3: "done"}
+        clock.ahead = 2 * (60 + LEEWAY + 1)
+        session.wire.cancel()
+        session.connect(raw, metadata())
+        session.send(start_frame(4))
+        assert ends_of(session.frames(), 1) == {4: "done"}
+        session.send(pb.ClientFrame(close=pb.CloseFrame()))
+
+
+@pytest.mark.parametrize("token", ["", "garbage", "a.b.c", "x" * 100_000])
+def test_a_bad_credential_ends_the_session(fake_server: FakeServer, token):
+    assert refused(fake_server, pb.ClientFrame(auth=pb.AuthFrame(token=token))) is grpc.StatusCode.UNAUTHENTICATED
+    assert len(fake_server._gateway._text.sessions) == 0

@@ -196,6 +196,20 @@ def test_the_channel_options_follow_the_config():
     assert found["grpc.ssl_target_name_override"] == "gateway.internal"
 
 
+def test_several_connections_are_not_one_that_is_shared():
+    name = "grpc.use_local_subchannel_pool"
+    assert name not in dict(ClientConfig().channel_options())
+    assert dict(ClientConfig(connections=2).channel_options())[name] == 1
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1001, 1.5, "many", True, None])
+def test_connections_are_counted_from_one_to_a_thousand(wrong):
+    with pytest.raises(ConfigurationError, match=r"^connections is ") as caught:
+        ClientConfig(connections=wrong)
+    assert repr(wrong) in str(caught.value)
+    assert ClientConfig(connections=1000).connections == 1000
+
+
 def test_no_connect_timeout_leaves_grpcs_own():
     assert "grpc.min_reconnect_backoff_ms" not in dict(ClientConfig(timeouts=Timeouts(connect=None)).channel_options())
 

@@ -27,6 +27,7 @@ listen = "0.0.0.0:8443"
 default_model = "deepseek-chat"
 audience = "prod"
 drain_seconds = 10
+resume_seconds = 5
 
 [[backends]]
 name = "small"
@@ -118,6 +119,7 @@ def test_the_example(folder):
         tls=TLSSettings(*(folder / "tls" / f"{name}.pem" for name in ("cert", "key", "ca"))),
         audience="prod",
         drain_seconds=10.0,
+        resume_seconds=5.0,
     )
 
 
@@ -224,6 +226,7 @@ def test_everything_that_is_wrong_is_said_at_once(folder):
         ("[gateway]\ndrain_seconds = inf", "gateway.drain_seconds", "positive"),
         (f"[gateway]\ndrain_seconds = 1{'0' * 400}", "gateway.drain_seconds", "positive"),
         ("[gateway]\ndrain_seconds = true", "gateway.drain_seconds", "positive"),
+        ("[gateway]\nresume_seconds = -1", "gateway.resume_seconds", "positive"),
         ("backends = 1", "backends", "[[backends]]"),
         ("backends = []", "backends", "at least one"),
         ("backends = [1]", "backends", "[[backends]]"),

@@ -318,7 +318,7 @@ def test_a_users_stream(channel):
 def test_a_users_stream_that_is_cut_keeps_what_had_come(channel):
     with Client("127.0.0.1:1") as client:
         client._link._wire = Wire(channel)
-        stream = client.text.stream("Hi")
+        stream = client.text.stream("Hi", on_interrupt="raise")
         rpc = channel.test.take_unary_stream(STREAM)[2]
         rpc.send_response(batch("Hel", "lo"))
         events = iter(stream)
@@ -332,7 +332,7 @@ def test_a_users_stream_that_is_cut_keeps_what_had_come(channel):
 def test_a_stream_that_ends_without_an_end_was_cut(channel):
     with Client("127.0.0.1:1") as client:
         client._link._wire = Wire(channel)
-        stream = client.text.stream("Hi")
+        stream = client.text.stream("Hi", on_interrupt="raise")
         rpc = channel.test.take_unary_stream(STREAM)[2]
         rpc.send_response(batch("Hel"))
         rpc.terminate((), OK, "")
@@ -432,30 +432,47 @@ def test_timers_work_in_a_child_that_was_forked_in_the_middle_of_one():
 
 @pytest.fixture
 def session(channel, link):
-    driver = open_session(link, TextServiceStub, "Session", options(link))
-    _, rpc = channel.test.take_stream_stream(SESSION)
-    [opening] = rpc.take_request().frames
-    assert opening.WhichOneof("frame") == "open"
+    driver = open_session(link, options(link))
+    rpc = opened(channel, resume_token="")
     yield driver, rpc
-    driver.close()
+    up = bool(driver.session_id)
+    closing = threading.Thread(target=driver.close)
+    closing.start()
+    if up:
+        rpc.terminate((), OK, "")
+    closing.join()
+
+
+def opened(channel, **fields):
+    """Takes the session's next connection, and answers its first message."""
+    _, rpc = channel.test.take_stream_stream(SESSION)
+    [opening] = heard(rpc)
+    assert opening.open.resumable
+    say(rpc, pb.ServerFrame(opened=pb.OpenedFrame(session_id="s1", **fields)))
+    return rpc
+
+
+def heard(rpc):
+    return pb.SessionRequest.FromString(rpc.take_request()).frames
 
 
 def say(rpc, *frames):
-    rpc.send_response(pb.SessionResponse(frames=frames))
+    rpc.send_response(pb.SessionResponse(frames=frames).SerializeToString())
 
 
-def chunk(turn_id, seq, text):
-    return pb.ServerFrame(chunk=pb.ChunkFrame(turn_id=turn_id, seq=seq, chunk=pb.GenerateChunk(text=text)))
+def chunks(turn_id, *texts, spent=0):
+    pieces = [pb.GenerateChunk(text=text) for text in texts]
+    return pb.ServerFrame(chunks=pb.ChunksFrame(turn_id=turn_id, chunks=pieces, spent=spent))
 
 
-def done(turn_id, seq, **response):
-    return pb.ServerFrame(done=pb.DoneFrame(turn_id=turn_id, seq=seq, **response))
+def done(turn_id, **response):
+    return pb.ServerFrame(done=pb.DoneFrame(turn_id=turn_id, **response))
 
 
 def start(session, timeout=None, *, stream=True):
     driver, rpc = session
     turn = driver.start(ASK, call_options(ClientConfig(), timeout, request_id="r1"), stream=stream)
-    [frame] = rpc.take_request().frames
+    [frame] = heard(rpc)
     assert frame.start.request == ASK
     return turn, frame.start
 
@@ -466,11 +483,10 @@ def test_a_session_carries_turns_both_ways(session):
     assert (first.stream, second.stream, second.deadline_ms) == (True, False, 1500)
     say(
         session[1],
-        pb.ServerFrame(opened=pb.OpenedFrame(session_id="s1")),
-        chunk(first.turn_id, 1, "Hel"),
-        done(second.turn_id, 1, response=pb.GenerateResponse(id="a1")),
-        chunk(first.turn_id, 2, "lo"),
-        done(first.turn_id, 3),
+        chunks(first.turn_id, "Hel"),
+        done(second.turn_id, response=pb.GenerateResponse(id="a1")),
+        chunks(first.turn_id, "lo", spent=100),
+        done(first.turn_id),
     )
     assert whole.result() == pb.GenerateResponse(id="a1")
     assert [piece.text for piece in streamed.read()] == ["Hel", "lo"]
@@ -478,29 +494,40 @@ def test_a_session_carries_turns_both_ways(session):
     assert session[0].session_id == "s1"
 
 
+def test_what_was_taken_is_credited(session):
+    turn, frame = start(session)
+    say(session[1], chunks(frame.turn_id, "Hel", spent=100))
+    assert [piece.text for piece in turn.read()] == ["Hel"]
+    [credit] = heard(session[1])
+    assert (credit.credit.turn_id, credit.credit.bytes) == (frame.turn_id, 100)
+
+
 def test_cancelling_a_turn_leaves_the_session_up(session, threads):
     turn, frame = start(session)
     reading = threads.submit(turn.read)
     turn.cancel()
     assert reading.result() is None
-    [cancel] = session[1].take_request().frames
+    [cancel] = heard(session[1])
     assert cancel.cancel.turn_id == frame.turn_id
     other, again = start(session, stream=False)
-    say(session[1], done(again.turn_id, 1, response=pb.GenerateResponse(id="a2")))
+    say(session[1], done(again.turn_id, response=pb.GenerateResponse(id="a2")))
     assert other.result().id == "a2"
 
 
-def test_a_turn_that_says_nothing_is_cancelled_alone(session):
-    turn, frame = start(session, Timeouts(first_token=0.01))
-    with pytest.raises(FirstTokenTimeoutError):
+@pytest.mark.parametrize(
+    ("timeout", "error"), [(Timeouts(first_token=0.01), FirstTokenTimeoutError), (0.01, DeadlineExceededError)]
+)
+def test_a_turn_that_says_nothing_is_cancelled_alone(session, timeout, error):
+    turn, frame = start(session, timeout)
+    with pytest.raises(error):
         turn.read()
-    [cancel] = session[1].take_request().frames
+    [cancel] = heard(session[1])
     assert cancel.cancel.turn_id == frame.turn_id
 
 
 def test_a_turn_fails_alone(session):
     turn, frame = start(session)
-    error = pb.ErrorFrame(turn_id=frame.turn_id, seq=1)
+    error = pb.ErrorFrame(turn_id=frame.turn_id)
     error.status.CopyFrom(encode_status(RateLimitError("slow down", retry_after=1)))
     say(session[1], pb.ServerFrame(error=error))
     with pytest.raises(RateLimitError) as caught:
@@ -509,28 +536,49 @@ def test_a_turn_fails_alone(session):
     start(session)
 
 
-def test_a_lost_session_ends_its_turns_and_takes_no_more(session, threads):
-    turn, _ = start(session, stream=False)
-    waiting = threads.submit(turn.result)
+def test_a_lost_sessions_turns_begin_again_elsewhere(session, channel, threads):
+    whole, _ = start(session, stream=False)
+    streamed, frame = start(session)
+    say(session[1], chunks(frame.turn_id, "Hel"))
+    assert [piece.text for piece in streamed.read()] == ["Hel"]
+    waiting = threads.submit(whole.result)
     session[1].terminate((), UNAVAILABLE, "Socket closed")
-    with pytest.raises(ServiceUnavailableError):
-        waiting.result()
-    with pytest.raises(ServiceUnavailableError, match="the session is over"):
-        session[0].start(ASK, call_options(ClientConfig()), stream=True)
+    with pytest.raises(StreamInterruptedError):
+        streamed.read()
+    rpc = opened(channel)
+    [again] = heard(rpc)
+    say(rpc, done(again.start.turn_id, response=pb.GenerateResponse(id="a1")))
+    assert waiting.result().id == "a1"
+    assert (whole.tries, whole.resumed) == (2, 0)
 
 
-def test_closing_a_session_ends_its_turns(session, threads):
+def test_a_turn_that_is_over_is_over_for_all_that_wait(session, threads):
+    turn, frame = start(session)
+    reading = [threads.submit(turn.read) for _ in range(3)]
+    say(session[1], done(frame.turn_id))
+    assert [future.result() for future in reading] == [None] * 3
+
+
+def test_closing_a_session_ends_its_turns_and_says_so(session, threads):
     turn, _ = start(session, stream=False)
     waiting = threads.submit(turn.result)
-    session[0].close()
+    closing = threads.submit(session[0].close)
     with pytest.raises(ClosedError):
         waiting.result()
-    session[1].cancelled()
+    [close] = heard(session[1])
+    assert close.HasField("close")
+    session[1].requests_closed()
+    session[1].terminate((), OK, "")
+    closing.result()
 
 
-def test_a_breach_of_the_protocol_ends_the_session(session):
+def test_a_breach_of_the_protocol_ends_the_session(channel, link):
+    driver = open_session(link, options(link))
+    session = driver, opened(channel, resume_token="t1")
     turn, frame = start(session)
-    say(session[1], chunk(frame.turn_id, 2, "too early"))
-    with pytest.raises(InternalError, match="out of order"):
+    early = pb.SessionResponse(frames=[done(frame.turn_id)], seq=2)
+    session[1].send_response(early.SerializeToString())
+    with pytest.raises(InternalError, match="seq is 2"):
         turn.read()
     session[1].cancelled()
+    driver.close()

@@ -1,152 +1,124 @@
-"""Runs one session: a task reads, a task for each turn lets its engine work, and the handler writes what is ready."""
+"""The sessions of a gateway: who opens one, who finds his again, and how much they may keep."""
 
 from __future__ import annotations
 
 import asyncio
-import time
+import hmac
+import secrets
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from typing import Final
+from weakref import WeakValueDictionary
 
 from deepseek_grpc._call import new_request_id
-from deepseek_grpc._codec.checks import check_generate
-from deepseek_grpc._codec.request import decode_generate
-from deepseek_grpc._session.gateway import CancelledTurn, GatewaySession, RenewedToken, StartedTurn
-from deepseek_grpc.errors import (
-    CancelledByPeerError,
-    DeadlineExceededError,
-    DeepSeekError,
-    RateLimitError,
-    ServiceUnavailableError,
-)
-from deepseek_grpc.gateway.guard import Call, interruption, translate
+from deepseek_grpc._codec.checks import invalid
+from deepseek_grpc._session.frames import Budget, going_away
+from deepseek_grpc._session.gateway import GatewaySession, GatewayTurn, read_open
+from deepseek_grpc.errors import FailedPreconditionError
+from deepseek_grpc.gateway.guard import Call
 from deepseek_grpc.gateway.router import Router
-from deepseek_grpc.types import Upstream
-from deepseek_rpc.v2 import text_pb2 as pb
+from deepseek_grpc.gateway.services.hosted import HostedSession, HostedTurn
 
-__all__ = ["SessionRunner"]
+__all__ = ["Sessions"]
 
-HIGH_WATER = 1024 * 1024
-"""Bytes that may wait for a slow client before its engines have to."""
-TURN_PERMISSION = "text.generate"
+TENANT_BYTES: Final = 64 * 1024 * 1024
+"""What all sessions of a tenant may keep of messages that weren't acknowledged."""
+OPEN_SECONDS: Final = 10.0
+"""How long a connection has to send its Open."""
 
 
-class SessionRunner:
-    """One open session."""
+class Sessions:
+    """The sessions of this gateway."""
 
-    def __init__(self, router: Router, call: Call) -> None:
+    def __init__(self, router: Router, resume_seconds: float) -> None:
         self._router = router
-        self._call = call
-        self._machine = GatewaySession(new_request_id())
-        self._turns: dict[int, asyncio.Task[None]] = {}
-        self._loop = asyncio.get_running_loop()
-        self._writable: asyncio.Future[None] | None = None
-        self._drained = asyncio.Event()
-        self._drained.set()
-        self._half_closed = False
-        self._leaving = False
-        self._failure: DeepSeekError | None = None
+        self._resume_seconds = resume_seconds
+        self._gateway_id = secrets.token_hex(8)
+        self._sessions: dict[str, HostedSession] = {}
+        self._budgets: WeakValueDictionary[str, Budget] = WeakValueDictionary()
+        self._ending: set[asyncio.Task[None]] = set()
+        self._grace: float | None = None
 
-    async def run(self, requests: AsyncIterator[pb.SessionRequest]) -> None:
-        """Runs until the client has closed its side, or `go_away`, and every turn is over.
+    async def serve(self, requests: AsyncIterator[bytes], call: Call) -> None:
+        """Runs a session over one connection, until that is over.
 
         Raises:
             InvalidRequestError: The client broke the protocol.
+            FailedPreconditionError: The session that it wants to resume isn't here.
+            ServiceUnavailableError: The gateway is about to go.
         """
-        reader = self._loop.create_task(self._read(requests))
-        write, take = self._call.context.write, self._machine.take
         try:
-            while True:
-                batch = take()
-                if batch is not None:
-                    await write(batch)
-                    if self._machine.queued_bytes < HIGH_WATER:
-                        self._drained.set()
-                elif self._failure is not None:
-                    raise self._failure
-                elif (self._half_closed or self._leaving) and not self._turns:
-                    return
-                else:
-                    self._writable = self._loop.create_future()
-                    await self._writable
-        finally:
-            tasks = [reader, *self._turns.values()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            async with asyncio.timeout(OPEN_SECONDS):
+                first = await anext(requests, b"")
+        except TimeoutError:
+            raise invalid("frames", f"didn't come within {OPEN_SECONDS:g} s; a session begins with open") from None
+        message = read_open(first)
+        opening = message.frames[0].open
+        if opening.resume_token:
+            session = self._find(opening.resume_token, call)
+        elif self._grace is not None:
+            raise going_away(call.request_id)
+        else:
+            session = self._new(call, resumable=opening.resumable)
+        await session.serve(message, requests, call)
+
+    def _new(self, call: Call, *, resumable: bool) -> HostedSession:
+        session_id = new_request_id()
+        resumable = resumable and self._resume_seconds > 0
+        token = f"{self._gateway_id}.{session_id}.{secrets.token_urlsafe(16)}" if resumable else ""
+        tenant = call.principal.tenant
+        budget = self._budgets.get(tenant)
+        if budget is None:
+            budget = self._budgets[tenant] = Budget(TENANT_BYTES)
+        machine = GatewaySession(
+            session_id, resume_token=token, resume_seconds=self._resume_seconds, budget=budget, turn=HostedTurn
+        )
+        session = HostedSession(self, self._router, machine, budget, call)
+        self._sessions[session_id] = session
+        return session
+
+    def _find(self, token: str, call: Call) -> HostedSession:
+        gateway_id, _, rest = token.partition(".")
+        if gateway_id != self._gateway_id:
+            raise FailedPreconditionError("another gateway may have this session", reason="SESSION_ELSEWHERE")
+        session = self._sessions.get(rest.partition(".")[0])
+        # A token alone is no credential; whose it is, nobody else learns.
+        if (
+            session is None
+            or not hmac.compare_digest(session.machine.resume_token.encode(), token.encode())
+            or session.call.principal != call.principal
+        ):
+            raise FailedPreconditionError("there is no such session (any more)", reason="SESSION_GONE")
+        return session
+
+    def forget(self, session: HostedSession) -> None:
+        """Takes note that a session is over."""
+        self._sessions.pop(session.machine.session_id, None)
+
+    def relieve(self, budget: Budget) -> None:
+        """Ends the session that has waited longest for its client, of a tenant whose sessions keep too much."""
+        lost = [s for s in self._sessions.values() if s.budget is budget and s.lost_at is not None]
+        if lost:
+            min(lost, key=lambda session: session.lost_at or 0.0).end()
 
     def go_away(self, grace: float) -> None:
-        """Asks the client to move; `grace` is in seconds."""
-        self._leaving = True  # when its turns are over the session ends; an idle one shall not hold the drain up
-        self._machine.go_away(round(grace * 1000))
-        self._wake()
+        """Asks all clients to move; `grace` is in seconds."""
+        self._grace = grace
+        for session in tuple(self._sessions.values()):
+            session.go_away(grace)
 
-    def _wake(self) -> None:
-        writable = self._writable
-        if writable is not None:
-            self._writable = None
-            if not writable.done():
-                writable.set_result(None)
+    async def aclose(self) -> None:
+        """Ends all sessions, those without a connection too."""
+        for session in tuple(self._sessions.values()):
+            session.end()
+        while self._ending:
+            await asyncio.wait(self._ending)
 
-    async def _read(self, requests: AsyncIterator[pb.SessionRequest]) -> None:
-        try:
-            async for message in requests:
-                for wanted in self._machine.receive(message):
-                    match wanted:
-                        case StartedTurn():
-                            self._turns[wanted.turn_id] = self._loop.create_task(self._turn(wanted))
-                        case CancelledTurn():
-                            self._stop(wanted.turn_id, CancelledByPeerError("the turn was cancelled"))
-                        case RenewedToken():
-                            await self._call.renew(wanted.token)
-                self._wake()
-        except Exception as error:  # noqa: BLE001 - the handler raises it, and the guard makes a status of it
-            self._failure = translate(error, self._call.request_id)
-        self._half_closed = True
-        self._wake()
+    def cancel(self, turn: GatewayTurn) -> None:
+        """Stops the work on a turn."""
+        if isinstance(turn, HostedTurn) and turn.task is not None and not turn.task.done():
+            turn.task.cancel()
+            self._ending.add(turn.task)
+            turn.task.add_done_callback(self._ending.discard)
 
-    async def _turn(self, start: StartedTurn) -> None:
-        turn_id, request = start.turn_id, start.request
-        machine = self._machine
-        began = time.perf_counter()
-        upstream: Upstream | None = None
-        timer = None if start.deadline is None else self._loop.call_later(start.deadline, self._expire, turn_id)
-        try:
-            self._call.authorise(TURN_PERMISSION)
-            check_generate(request)
-            engine, decoded = self._router.route(decode_generate(request))
-            if start.stream:
-                async with aclosing(engine.stream(decoded)) as batches:
-                    async for events in batches:
-                        if upstream is None:
-                            upstream = Upstream(engine.name, gateway_ms=(time.perf_counter() - began) * 1000)
-                        machine.chunks(turn_id, events, upstream)
-                        self._wake()
-                        if machine.queued_bytes >= HIGH_WATER:
-                            self._drained.clear()
-                            await self._drained.wait()
-                machine.done(turn_id, None, Upstream())
-            else:
-                completion = await engine.generate(decoded)
-                machine.done(
-                    turn_id, completion, Upstream(engine.name, gateway_ms=(time.perf_counter() - began) * 1000)
-                )
-        except Exception as error:  # noqa: BLE001 - as in the guard
-            failure = translate(error, request.request_id or self._call.request_id)
-            if upstream is not None and isinstance(failure, ServiceUnavailableError | RateLimitError):
-                failure = interruption(failure)
-            machine.fail(turn_id, failure)
-        finally:
-            if timer is not None:
-                timer.cancel()
-            self._turns.pop(turn_id, None)
-            self._wake()
-
-    def _expire(self, turn_id: int) -> None:
-        self._stop(turn_id, DeadlineExceededError("the turn's deadline passed"))
-
-    def _stop(self, turn_id: int, error: DeepSeekError) -> None:
-        # The end is queued here and not by the task, which may not even have begun; what it still says goes nowhere.
-        if task := self._turns.pop(turn_id, None):
-            task.cancel()
-            self._machine.fail(turn_id, error)  # without a request id: the client knows the turn's
-            self._wake()
+    def __len__(self) -> int:
+        return len(self._sessions)

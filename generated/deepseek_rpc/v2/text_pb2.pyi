@@ -290,56 +290,56 @@ class GenerateTail(_message.Message):
     def __init__(self, finish_reason: _Optional[_Union[FinishReason, str]] = ..., raw_finish_reason: _Optional[str] = ..., usage: _Optional[_Union[_common_pb2.Usage, _Mapping]] = ..., upstream: _Optional[_Union[_common_pb2.Upstream, _Mapping]] = ..., extra_json: _Optional[str] = ...) -> None: ...
 
 class SessionRequest(_message.Message):
-    __slots__ = ("frames",)
+    __slots__ = ("frames", "seq", "acked_seq")
     FRAMES_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    ACKED_SEQ_FIELD_NUMBER: _ClassVar[int]
     frames: _containers.RepeatedCompositeFieldContainer[ClientFrame]
-    def __init__(self, frames: _Optional[_Iterable[_Union[ClientFrame, _Mapping]]] = ...) -> None: ...
+    seq: int
+    acked_seq: int
+    def __init__(self, frames: _Optional[_Iterable[_Union[ClientFrame, _Mapping]]] = ..., seq: _Optional[int] = ..., acked_seq: _Optional[int] = ...) -> None: ...
 
 class ClientFrame(_message.Message):
-    __slots__ = ("open", "start", "cancel", "credit", "auth")
+    __slots__ = ("open", "start", "cancel", "credit", "auth", "close")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     START_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     AUTH_FIELD_NUMBER: _ClassVar[int]
+    CLOSE_FIELD_NUMBER: _ClassVar[int]
     open: OpenFrame
     start: StartFrame
     cancel: CancelFrame
     credit: CreditFrame
     auth: AuthFrame
-    def __init__(self, open: _Optional[_Union[OpenFrame, _Mapping]] = ..., start: _Optional[_Union[StartFrame, _Mapping]] = ..., cancel: _Optional[_Union[CancelFrame, _Mapping]] = ..., credit: _Optional[_Union[CreditFrame, _Mapping]] = ..., auth: _Optional[_Union[AuthFrame, _Mapping]] = ...) -> None: ...
+    close: CloseFrame
+    def __init__(self, open: _Optional[_Union[OpenFrame, _Mapping]] = ..., start: _Optional[_Union[StartFrame, _Mapping]] = ..., cancel: _Optional[_Union[CancelFrame, _Mapping]] = ..., credit: _Optional[_Union[CreditFrame, _Mapping]] = ..., auth: _Optional[_Union[AuthFrame, _Mapping]] = ..., close: _Optional[_Union[CloseFrame, _Mapping]] = ...) -> None: ...
 
 class OpenFrame(_message.Message):
-    __slots__ = ("resume_token", "turns")
+    __slots__ = ("resume_token", "resumable")
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    TURNS_FIELD_NUMBER: _ClassVar[int]
+    RESUMABLE_FIELD_NUMBER: _ClassVar[int]
     resume_token: str
-    turns: _containers.RepeatedCompositeFieldContainer[TurnPosition]
-    def __init__(self, resume_token: _Optional[str] = ..., turns: _Optional[_Iterable[_Union[TurnPosition, _Mapping]]] = ...) -> None: ...
-
-class TurnPosition(_message.Message):
-    __slots__ = ("turn_id", "seq")
-    TURN_ID_FIELD_NUMBER: _ClassVar[int]
-    SEQ_FIELD_NUMBER: _ClassVar[int]
-    turn_id: int
-    seq: int
-    def __init__(self, turn_id: _Optional[int] = ..., seq: _Optional[int] = ...) -> None: ...
+    resumable: bool
+    def __init__(self, resume_token: _Optional[str] = ..., resumable: bool = ...) -> None: ...
 
 class StartFrame(_message.Message):
-    __slots__ = ("turn_id", "request", "stream", "credit", "deadline_ms", "parent_turn_id")
+    __slots__ = ("turn_id", "request", "completion", "stream", "credit", "deadline_ms", "parent_turn_id")
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_FIELD_NUMBER: _ClassVar[int]
     STREAM_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     PARENT_TURN_ID_FIELD_NUMBER: _ClassVar[int]
     turn_id: int
     request: GenerateRequest
+    completion: CompleteFimRequest
     stream: bool
     credit: int
     deadline_ms: int
     parent_turn_id: int
-    def __init__(self, turn_id: _Optional[int] = ..., request: _Optional[_Union[GenerateRequest, _Mapping]] = ..., stream: bool = ..., credit: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., parent_turn_id: _Optional[int] = ...) -> None: ...
+    def __init__(self, turn_id: _Optional[int] = ..., request: _Optional[_Union[GenerateRequest, _Mapping]] = ..., completion: _Optional[_Union[CompleteFimRequest, _Mapping]] = ..., stream: bool = ..., credit: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., parent_turn_id: _Optional[int] = ...) -> None: ...
 
 class CancelFrame(_message.Message):
     __slots__ = ("turn_id",)
@@ -348,14 +348,12 @@ class CancelFrame(_message.Message):
     def __init__(self, turn_id: _Optional[int] = ...) -> None: ...
 
 class CreditFrame(_message.Message):
-    __slots__ = ("turn_id", "bytes", "acked_seq")
+    __slots__ = ("turn_id", "bytes")
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     BYTES_FIELD_NUMBER: _ClassVar[int]
-    ACKED_SEQ_FIELD_NUMBER: _ClassVar[int]
     turn_id: int
     bytes: int
-    acked_seq: int
-    def __init__(self, turn_id: _Optional[int] = ..., bytes: _Optional[int] = ..., acked_seq: _Optional[int] = ...) -> None: ...
+    def __init__(self, turn_id: _Optional[int] = ..., bytes: _Optional[int] = ...) -> None: ...
 
 class AuthFrame(_message.Message):
     __slots__ = ("token",)
@@ -363,65 +361,71 @@ class AuthFrame(_message.Message):
     token: str
     def __init__(self, token: _Optional[str] = ...) -> None: ...
 
+class CloseFrame(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
 class SessionResponse(_message.Message):
-    __slots__ = ("frames",)
+    __slots__ = ("frames", "seq", "acked_seq")
     FRAMES_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    ACKED_SEQ_FIELD_NUMBER: _ClassVar[int]
     frames: _containers.RepeatedCompositeFieldContainer[ServerFrame]
-    def __init__(self, frames: _Optional[_Iterable[_Union[ServerFrame, _Mapping]]] = ...) -> None: ...
+    seq: int
+    acked_seq: int
+    def __init__(self, frames: _Optional[_Iterable[_Union[ServerFrame, _Mapping]]] = ..., seq: _Optional[int] = ..., acked_seq: _Optional[int] = ...) -> None: ...
 
 class ServerFrame(_message.Message):
-    __slots__ = ("opened", "chunk", "done", "error", "go_away")
+    __slots__ = ("opened", "chunks", "done", "error", "go_away")
     OPENED_FIELD_NUMBER: _ClassVar[int]
-    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
     ERROR_FIELD_NUMBER: _ClassVar[int]
     GO_AWAY_FIELD_NUMBER: _ClassVar[int]
     opened: OpenedFrame
-    chunk: ChunkFrame
+    chunks: ChunksFrame
     done: DoneFrame
     error: ErrorFrame
     go_away: GoAwayFrame
-    def __init__(self, opened: _Optional[_Union[OpenedFrame, _Mapping]] = ..., chunk: _Optional[_Union[ChunkFrame, _Mapping]] = ..., done: _Optional[_Union[DoneFrame, _Mapping]] = ..., error: _Optional[_Union[ErrorFrame, _Mapping]] = ..., go_away: _Optional[_Union[GoAwayFrame, _Mapping]] = ...) -> None: ...
+    def __init__(self, opened: _Optional[_Union[OpenedFrame, _Mapping]] = ..., chunks: _Optional[_Union[ChunksFrame, _Mapping]] = ..., done: _Optional[_Union[DoneFrame, _Mapping]] = ..., error: _Optional[_Union[ErrorFrame, _Mapping]] = ..., go_away: _Optional[_Union[GoAwayFrame, _Mapping]] = ...) -> None: ...
 
 class OpenedFrame(_message.Message):
-    __slots__ = ("session_id", "resume_token", "turns")
+    __slots__ = ("session_id", "resume_token", "resume_window_ms")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
-    TURNS_FIELD_NUMBER: _ClassVar[int]
+    RESUME_WINDOW_MS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     resume_token: str
-    turns: _containers.RepeatedCompositeFieldContainer[TurnPosition]
-    def __init__(self, session_id: _Optional[str] = ..., resume_token: _Optional[str] = ..., turns: _Optional[_Iterable[_Union[TurnPosition, _Mapping]]] = ...) -> None: ...
+    resume_window_ms: int
+    def __init__(self, session_id: _Optional[str] = ..., resume_token: _Optional[str] = ..., resume_window_ms: _Optional[int] = ...) -> None: ...
 
-class ChunkFrame(_message.Message):
-    __slots__ = ("turn_id", "seq", "chunk")
+class ChunksFrame(_message.Message):
+    __slots__ = ("turn_id", "chunks", "spent")
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
-    SEQ_FIELD_NUMBER: _ClassVar[int]
-    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    CHUNKS_FIELD_NUMBER: _ClassVar[int]
+    SPENT_FIELD_NUMBER: _ClassVar[int]
     turn_id: int
-    seq: int
-    chunk: GenerateChunk
-    def __init__(self, turn_id: _Optional[int] = ..., seq: _Optional[int] = ..., chunk: _Optional[_Union[GenerateChunk, _Mapping]] = ...) -> None: ...
+    chunks: _containers.RepeatedCompositeFieldContainer[GenerateChunk]
+    spent: int
+    def __init__(self, turn_id: _Optional[int] = ..., chunks: _Optional[_Iterable[_Union[GenerateChunk, _Mapping]]] = ..., spent: _Optional[int] = ...) -> None: ...
 
 class DoneFrame(_message.Message):
-    __slots__ = ("turn_id", "seq", "response")
+    __slots__ = ("turn_id", "response", "completion")
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
-    SEQ_FIELD_NUMBER: _ClassVar[int]
     RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    COMPLETION_FIELD_NUMBER: _ClassVar[int]
     turn_id: int
-    seq: int
     response: GenerateResponse
-    def __init__(self, turn_id: _Optional[int] = ..., seq: _Optional[int] = ..., response: _Optional[_Union[GenerateResponse, _Mapping]] = ...) -> None: ...
+    completion: CompleteFimResponse
+    def __init__(self, turn_id: _Optional[int] = ..., response: _Optional[_Union[GenerateResponse, _Mapping]] = ..., completion: _Optional[_Union[CompleteFimResponse, _Mapping]] = ...) -> None: ...
 
 class ErrorFrame(_message.Message):
-    __slots__ = ("turn_id", "seq", "status")
+    __slots__ = ("turn_id", "status")
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
-    SEQ_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     turn_id: int
-    seq: int
     status: _status_pb2.Status
-    def __init__(self, turn_id: _Optional[int] = ..., seq: _Optional[int] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+    def __init__(self, turn_id: _Optional[int] = ..., status: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class GoAwayFrame(_message.Message):
     __slots__ = ("grace_ms",)

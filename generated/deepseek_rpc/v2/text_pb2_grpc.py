@@ -107,7 +107,8 @@ class TextServiceServicer(object):
 
     def Session(self, request_iterator, context):
         """Carries many generations over one stream. Each message is a batch of frames; a writer sends what is ready as one
-        message the moment the previous write is done.
+        message the moment the previous write is done. Messages are numbered, and what wasn't acknowledged when a connection
+        was lost is sent again after a resume.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

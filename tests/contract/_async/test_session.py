@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from deepseek_grpc import ClientConfig, Finished, Started, TextDelta, system, user
+from deepseek_grpc import ClientConfig, Finished, Started, TextDelta, Tool, system, tool_result, user
 from deepseek_grpc.errors import (
     ClosedError,
     DeepSeekError,
@@ -16,7 +16,7 @@ from deepseek_grpc.errors import (
     ServiceUnavailableError,
     StreamInterruptedError,
 )
-from deepseek_grpc.testing import Delay, Fail, FakeServer, Stall
+from deepseek_grpc.testing import Delay, Fail, FakeServer, Reasoning, Stall, ToolUse
 from tests.contract.concurrency import gather, start_task
 
 HELLO = "Hello from the fake server."
@@ -211,12 +211,13 @@ async def test_closing_the_client_ends_its_turns(fake_server):
     await asyncio.to_thread(fake_server.text.wait_for_cancellations, 1)
 
 
-async def test_a_gateway_that_dies_ends_every_turn():
+async def test_a_gateway_that_dies_for_good_ends_every_turn():
     with FakeServer() as fake_server:
         fake_server.text.script("a", Stall())
         fake_server.text.script(Stall())
-        async with fake_server.async_client() as client, client.text.session() as session:
-            begun = session.stream("Hi", request_id="req-1")
+        config = ClientConfig(reconnect_seconds=0.3, reconnect_backoff=(0.02, 0.1))
+        async with fake_server.async_client(config=config) as client, client.text.session() as session:
+            begun = session.stream("Hi", request_id="req-1", on_interrupt="raise")
             async for event in begun:
                 if isinstance(event, TextDelta):
                     break
@@ -231,7 +232,7 @@ async def test_a_gateway_that_dies_ends_every_turn():
                 await waiting.result()
             assert lost.value.request_id == "req-2"
             assert lost.value.retryable
-            with pytest.raises(ServiceUnavailableError, match="the session is over") as over:
+            with pytest.raises(ServiceUnavailableError) as over:
                 await session.generate("Hi", request_id="req-3")
             assert over.value.request_id == "req-3"
 
@@ -246,3 +247,152 @@ async def test_a_session_that_is_never_used(client):
     async with client.text.session():
         pass
     assert (await client.text.generate("Hi")).text == HELLO
+
+
+# Conversations
+
+
+def asked(fake_server):
+    """What each request had for its messages."""
+    return [
+        [(message.role, message.content) for message in recorded.request.messages]
+        for recorded in fake_server.text.requests
+    ]
+
+
+async def test_a_turn_goes_on_from_an_answer(fake_server, session):
+    fake_server.text.script("Bern")
+    first = await session.generate("The capital?", system_message="Be brief")
+    second = await session.generate("Why?", parent=first)
+    await session.generate("Really?", parent=second)
+    before = [("system", "Be brief"), ("user", "The capital?"), ("assistant", "Bern"), ("user", "Why?")]
+    assert asked(fake_server)[1] == before
+    assert asked(fake_server)[2] == [*before, ("assistant", HELLO), ("user", "Really?")]
+
+
+async def test_a_turn_goes_on_from_a_stream(fake_server, session):
+    fake_server.text.script("Bern")
+    async with session.stream("The capital?") as stream:
+        answer = await stream.final()
+    for parent in (stream, answer):
+        async with session.stream("Why?", parent=parent) as further:
+            await further.final()
+    assert asked(fake_server)[1:] == [[("user", "The capital?"), ("assistant", "Bern"), ("user", "Why?")]] * 2
+
+
+async def test_two_turns_may_go_on_from_one(fake_server, session):
+    first = await session.generate("Hi")
+    await gather(lambda: session.generate("a", parent=first), lambda: session.generate("b", parent=first))
+    assert sorted(messages[-1] for messages in asked(fake_server)[1:]) == [("user", "a"), ("user", "b")]
+    assert all(messages[:2] == [("user", "Hi"), ("assistant", HELLO)] for messages in asked(fake_server)[1:])
+
+
+async def test_tool_results_go_to_the_turn_that_called(fake_server, session):
+    fake_server.text.script(Reasoning("Hm."), ToolUse("weather", '{"city": "Bern"}'))
+    answer = await session.generate("How warm is it in Bern?", tools=[Tool("weather")])
+    await session.generate([tool_result(answer.tool_calls[0], "21")], parent=answer, tools=[Tool("weather")])
+    question, called, result = fake_server.text.requests[1].request.messages
+    assert question == user("How warm is it in Bern?")
+    assert (called.tool_calls, called.reasoning_content) == (answer.tool_calls, "Hm.")
+    assert result == tool_result("call_1", "21")
+
+
+async def test_a_turn_goes_on_from_one_that_was_interrupted(fake_server, session):
+    fake_server.text.script("Once upon", " a time", Stall())
+    async with session.stream("Tell me a story") as stream:
+        async for piece in stream.text():
+            if piece == " a time":
+                break
+        await stream.cancel()
+    await session.generate("Another one", parent=stream)
+    assert asked(fake_server)[1] == [
+        ("user", "Tell me a story"),
+        ("assistant", "Once upon a time"),
+        ("user", "Another one"),
+    ]
+
+
+async def test_a_conversation_goes_on_in_another_session(fake_server, client, session):
+    first = await session.generate("Hi", system_message="Be brief")
+    second = await session.generate("Again", parent=first)
+    await session.aclose()
+    async with client.text.session() as other:
+        await other.generate("And again", parent=second)
+    assert asked(fake_server)[2] == [
+        ("system", "Be brief"),
+        ("user", "Hi"),
+        ("assistant", HELLO),
+        ("user", "Again"),
+        ("assistant", HELLO),
+        ("user", "And again"),
+    ]
+
+
+async def test_a_conversation_that_the_gateway_has_forgotten_is_sent_whole(fake_server, session):
+    first = await session.generate("Hi")
+    for letter in "abc":  # 1 MiB is kept
+        await session.generate(letter * 400_000)
+    await session.generate("Again", parent=first)
+    assert asked(fake_server)[-1] == [("user", "Hi"), ("assistant", HELLO), ("user", "Again")]
+    assert len(fake_server.text.requests) == 5
+
+
+async def test_bad_parents(fake_server, client, session):
+    fake_server.text.script("a", Stall())
+    stream = session.stream("Hi")
+    await asyncio.to_thread(fake_server.text.wait_for_requests, 1)
+    answer = await client.text.generate("Hi")
+    for parent, problem in ((stream, "isn't over"), (answer, "didn't come in a session"), ("Hi", "is a str")):
+        with pytest.raises(InvalidRequestError, match=problem) as caught:
+            await session.generate("Hi", parent=parent)
+        assert caught.value.field == "parent"
+    await stream.cancel()
+    with pytest.raises(InvalidRequestError) as caught:
+        await session.generate("Hi", parent=stream, system_message="Be brief")
+    assert caught.value.field == "system_message"
+
+
+# Completions
+
+
+async def test_a_completion(fake_server, session):
+    fake_server.text.script("mid", "dle")
+    answer = await session.complete("begin", suffix="end", max_tokens=5, request_id="req-1")
+    assert (answer.text, answer.meta.request_id) == ("middle", "req-1")
+    request = fake_server.text.completions[0].request
+    assert (request.prompt, request.suffix, request.max_tokens) == ("begin", "end", 5)
+
+
+async def test_a_streamed_completion(fake_server, session):
+    fake_server.text.script("mid", "dle")
+    assert await text_of(session.stream_complete("begin", suffix="end")) == "middle"
+    assert fake_server.text.completions[0].streamed
+
+
+async def test_completions_need_their_own_permission():
+    with FakeServer(permissions=["text.session", "text.generate"]) as fake_server:
+        async with fake_server.async_client() as client, client.text.session() as session:
+            assert (await session.generate("Hi")).text == HELLO
+            with pytest.raises(PermissionDeniedError, match=r"text\.complete"):
+                await session.complete("Hi")
+
+
+# Flow control
+
+
+async def test_a_reader_that_stands_still_stops_its_own_engine(fake_server, session):
+    fake_server.text.script(*["x" * 1000] * 1000)
+    async with session.stream("long") as stream:
+        async for _ in stream.text():
+            break
+        await session.generate("quick")
+        await stream.cancel()
+        assert len((await stream.final()).text) <= 128 * 1024  # two credits: one was taken
+    await asyncio.to_thread(fake_server.text.wait_for_cancellations, 1)
+
+
+async def test_a_turn_that_is_given_up_before_it_begins(fake_server, session):
+    stream = session.stream("Hi")
+    await stream.cancel()
+    assert (await stream.final()).finish_reason == "cancelled"
+    assert (await session.generate("Hi")).text == HELLO

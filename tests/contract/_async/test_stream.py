@@ -283,7 +283,7 @@ async def test_a_stream_that_fails_first_is_tried_again(fake_server, client):
 
 async def test_a_stream_that_is_cut_keeps_its_text(fake_server, start):
     fake_server.text.script("Hel", "lo", Fail("UNAVAILABLE", "the backend is gone"))
-    async with start("Hi", request_id="req-1") as stream:
+    async with start("Hi", request_id="req-1", on_interrupt="raise") as stream:
         seen = []
 
         async def read():
@@ -310,7 +310,7 @@ async def test_a_stream_that_is_cut_keeps_its_text(fake_server, start):
 
 async def test_final_of_a_stream_that_is_cut_keeps_its_text(fake_server, start):
     fake_server.text.script("Hel", "lo", Fail("UNAVAILABLE"))
-    async with start("Hi") as stream:
+    async with start("Hi", on_interrupt="raise") as stream:
         with pytest.raises(StreamInterruptedError) as caught:
             await stream.final()
         assert caught.value.partial == "Hello"
@@ -332,7 +332,7 @@ async def test_other_failures_in_mid_stream_stay_what_they_are(fake_server, star
 @pytest.mark.parametrize("code", ["RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "INTERNAL", "NOT_FOUND"])
 async def test_whatever_ends_a_stream_leaves_its_text(fake_server, start, code):
     fake_server.text.script("Hel", "lo", Fail(code))
-    async with start("Hi") as stream:
+    async with start("Hi", on_interrupt="raise") as stream:
         with pytest.raises(DeepSeekError) as caught:
             await stream.final()
     assert caught.value.partial == "Hello"

@@ -28,7 +28,7 @@ from deepseek_grpc import (
 )
 from deepseek_grpc.testing import Delay, Fail, FakeServer
 
-ONCE = ClientConfig(retry=Retry(attempts=1))
+ONCE = ClientConfig(retry=Retry(attempts=1), on_interrupt="raise")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from deepseek_grpc import ClientConfig, Finished, Started, TextDelta, system, user
+from deepseek_grpc import ClientConfig, Finished, Started, TextDelta, Tool, system, tool_result, user
 from deepseek_grpc.errors import (
     ClosedError,
     DeepSeekError,
@@ -15,7 +15,7 @@ from deepseek_grpc.errors import (
     ServiceUnavailableError,
     StreamInterruptedError,
 )
-from deepseek_grpc.testing import Delay, Fail, FakeServer, Stall
+from deepseek_grpc.testing import Delay, Fail, FakeServer, Reasoning, Stall, ToolUse
 from tests.contract.concurrency import gather_threads, start_thread
 
 HELLO = "Hello from the fake server."
@@ -210,12 +210,13 @@ def test_closing_the_client_ends_its_turns(fake_server):
     fake_server.text.wait_for_cancellations(1)
 
 
-def test_a_gateway_that_dies_ends_every_turn():
+def test_a_gateway_that_dies_for_good_ends_every_turn():
     with FakeServer() as fake_server:
         fake_server.text.script("a", Stall())
         fake_server.text.script(Stall())
-        with fake_server.client() as client, client.text.session() as session:
-            begun = session.stream("Hi", request_id="req-1")
+        config = ClientConfig(reconnect_seconds=0.3, reconnect_backoff=(0.02, 0.1))
+        with fake_server.client(config=config) as client, client.text.session() as session:
+            begun = session.stream("Hi", request_id="req-1", on_interrupt="raise")
             for event in begun:
                 if isinstance(event, TextDelta):
                     break
@@ -230,7 +231,7 @@ def test_a_gateway_that_dies_ends_every_turn():
                 waiting.result()
             assert lost.value.request_id == "req-2"
             assert lost.value.retryable
-            with pytest.raises(ServiceUnavailableError, match="the session is over") as over:
+            with pytest.raises(ServiceUnavailableError) as over:
                 session.generate("Hi", request_id="req-3")
             assert over.value.request_id == "req-3"
 
@@ -245,3 +246,152 @@ def test_a_session_that_is_never_used(client):
     with client.text.session():
         pass
     assert (client.text.generate("Hi")).text == HELLO
+
+
+# Conversations
+
+
+def asked(fake_server):
+    """What each request had for its messages."""
+    return [
+        [(message.role, message.content) for message in recorded.request.messages]
+        for recorded in fake_server.text.requests
+    ]
+
+
+def test_a_turn_goes_on_from_an_answer(fake_server, session):
+    fake_server.text.script("Bern")
+    first = session.generate("The capital?", system_message="Be brief")
+    second = session.generate("Why?", parent=first)
+    session.generate("Really?", parent=second)
+    before = [("system", "Be brief"), ("user", "The capital?"), ("assistant", "Bern"), ("user", "Why?")]
+    assert asked(fake_server)[1] == before
+    assert asked(fake_server)[2] == [*before, ("assistant", HELLO), ("user", "Really?")]
+
+
+def test_a_turn_goes_on_from_a_stream(fake_server, session):
+    fake_server.text.script("Bern")
+    with session.stream("The capital?") as stream:
+        answer = stream.final()
+    for parent in (stream, answer):
+        with session.stream("Why?", parent=parent) as further:
+            further.final()
+    assert asked(fake_server)[1:] == [[("user", "The capital?"), ("assistant", "Bern"), ("user", "Why?")]] * 2
+
+
+def test_two_turns_may_go_on_from_one(fake_server, session):
+    first = session.generate("Hi")
+    gather_threads(lambda: session.generate("a", parent=first), lambda: session.generate("b", parent=first))
+    assert sorted(messages[-1] for messages in asked(fake_server)[1:]) == [("user", "a"), ("user", "b")]
+    assert all(messages[:2] == [("user", "Hi"), ("assistant", HELLO)] for messages in asked(fake_server)[1:])
+
+
+def test_tool_results_go_to_the_turn_that_called(fake_server, session):
+    fake_server.text.script(Reasoning("Hm."), ToolUse("weather", '{"city": "Bern"}'))
+    answer = session.generate("How warm is it in Bern?", tools=[Tool("weather")])
+    session.generate([tool_result(answer.tool_calls[0], "21")], parent=answer, tools=[Tool("weather")])
+    question, called, result = fake_server.text.requests[1].request.messages
+    assert question == user("How warm is it in Bern?")
+    assert (called.tool_calls, called.reasoning_content) == (answer.tool_calls, "Hm.")
+    assert result == tool_result("call_1", "21")
+
+
+def test_a_turn_goes_on_from_one_that_was_interrupted(fake_server, session):
+    fake_server.text.script("Once upon", " a time", Stall())
+    with session.stream("Tell me a story") as stream:
+        for piece in stream.text():
+            if piece == " a time":
+                break
+        stream.cancel()
+    session.generate("Another one", parent=stream)
+    assert asked(fake_server)[1] == [
+        ("user", "Tell me a story"),
+        ("assistant", "Once upon a time"),
+        ("user", "Another one"),
+    ]
+
+
+def test_a_conversation_goes_on_in_another_session(fake_server, client, session):
+    first = session.generate("Hi", system_message="Be brief")
+    second = session.generate("Again", parent=first)
+    session.close()
+    with client.text.session() as other:
+        other.generate("And again", parent=second)
+    assert asked(fake_server)[2] == [
+        ("system", "Be brief"),
+        ("user", "Hi"),
+        ("assistant", HELLO),
+        ("user", "Again"),
+        ("assistant", HELLO),
+        ("user", "And again"),
+    ]
+
+
+def test_a_conversation_that_the_gateway_has_forgotten_is_sent_whole(fake_server, session):
+    first = session.generate("Hi")
+    for letter in "abc":  # 1 MiB is kept
+        session.generate(letter * 400_000)
+    session.generate("Again", parent=first)
+    assert asked(fake_server)[-1] == [("user", "Hi"), ("assistant", HELLO), ("user", "Again")]
+    assert len(fake_server.text.requests) == 5
+
+
+def test_bad_parents(fake_server, client, session):
+    fake_server.text.script("a", Stall())
+    stream = session.stream("Hi")
+    fake_server.text.wait_for_requests(1)
+    answer = client.text.generate("Hi")
+    for parent, problem in ((stream, "isn't over"), (answer, "didn't come in a session"), ("Hi", "is a str")):
+        with pytest.raises(InvalidRequestError, match=problem) as caught:
+            session.generate("Hi", parent=parent)
+        assert caught.value.field == "parent"
+    stream.cancel()
+    with pytest.raises(InvalidRequestError) as caught:
+        session.generate("Hi", parent=stream, system_message="Be brief")
+    assert caught.value.field == "system_message"
+
+
+# Completions
+
+
+def test_a_completion(fake_server, session):
+    fake_server.text.script("mid", "dle")
+    answer = session.complete("begin", suffix="end", max_tokens=5, request_id="req-1")
+    assert (answer.text, answer.meta.request_id) == ("middle", "req-1")
+    request = fake_server.text.completions[0].request
+    assert (request.prompt, request.suffix, request.max_tokens) == ("begin", "end", 5)
+
+
+def test_a_streamed_completion(fake_server, session):
+    fake_server.text.script("mid", "dle")
+    assert text_of(session.stream_complete("begin", suffix="end")) == "middle"
+    assert fake_server.text.completions[0].streamed
+
+
+def test_completions_need_their_own_permission():
+    with FakeServer(permissions=["text.session", "text.generate"]) as fake_server:
+        with fake_server.client() as client, client.text.session() as session:
+            assert (session.generate("Hi")).text == HELLO
+            with pytest.raises(PermissionDeniedError, match=r"text\.complete"):
+                session.complete("Hi")
+
+
+# Flow control
+
+
+def test_a_reader_that_stands_still_stops_its_own_engine(fake_server, session):
+    fake_server.text.script(*["x" * 1000] * 1000)
+    with session.stream("long") as stream:
+        for _ in stream.text():
+            break
+        session.generate("quick")
+        stream.cancel()
+        assert len((stream.final()).text) <= 128 * 1024  # two credits: one was taken
+    fake_server.text.wait_for_cancellations(1)
+
+
+def test_a_turn_that_is_given_up_before_it_begins(fake_server, session):
+    stream = session.stream("Hi")
+    stream.cancel()
+    assert (stream.final()).finish_reason == "cancelled"
+    assert (session.generate("Hi")).text == HELLO

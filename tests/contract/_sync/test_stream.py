@@ -283,7 +283,7 @@ def test_a_stream_that_fails_first_is_tried_again(fake_server, client):
 
 def test_a_stream_that_is_cut_keeps_its_text(fake_server, start):
     fake_server.text.script("Hel", "lo", Fail("UNAVAILABLE", "the backend is gone"))
-    with start("Hi", request_id="req-1") as stream:
+    with start("Hi", request_id="req-1", on_interrupt="raise") as stream:
         seen = []
 
         def read():
@@ -310,7 +310,7 @@ def test_a_stream_that_is_cut_keeps_its_text(fake_server, start):
 
 def test_final_of_a_stream_that_is_cut_keeps_its_text(fake_server, start):
     fake_server.text.script("Hel", "lo", Fail("UNAVAILABLE"))
-    with start("Hi") as stream:
+    with start("Hi", on_interrupt="raise") as stream:
         with pytest.raises(StreamInterruptedError) as caught:
             stream.final()
         assert caught.value.partial == "Hello"
@@ -332,7 +332,7 @@ def test_other_failures_in_mid_stream_stay_what_they_are(fake_server, start):
 @pytest.mark.parametrize("code", ["RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "INTERNAL", "NOT_FOUND"])
 def test_whatever_ends_a_stream_leaves_its_text(fake_server, start, code):
     fake_server.text.script("Hel", "lo", Fail(code))
-    with start("Hi") as stream:
+    with start("Hi", on_interrupt="raise") as stream:
         with pytest.raises(DeepSeekError) as caught:
             stream.final()
     assert caught.value.partial == "Hello"

@@ -1,0 +1,186 @@
+"""What is done about a connection that a session has lost."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deepseek_grpc import ClientConfig, Retry
+from deepseek_grpc._session.client import ClientSession
+from deepseek_grpc._session.recovery import Recovery, Verdict
+from deepseek_grpc.errors import DeepSeekError, FailedPreconditionError, ServiceUnavailableError, error_class
+from deepseek_rpc.v2 import text_pb2 as pb
+
+AGAIN, MOVE, FAIL = Verdict.AGAIN, Verdict.MOVE, Verdict.FAIL
+CONFIG = ClientConfig(reconnect_seconds=10, reconnect_backoff=(0.1, 1.0), retry=Retry(attempts=3))
+LOST = ServiceUnavailableError("lost")
+GONE = FailedPreconditionError("no such session", reason="SESSION_GONE")
+ELSEWHERE = FailedPreconditionError("another gateway", reason="SESSION_ELSEWHERE")
+PASSING = {
+    "UNAVAILABLE",
+    "INTERNAL",
+    "UNKNOWN",
+    "ABORTED",
+    "CANCELLED",
+    "RESOURCE_EXHAUSTED",
+    "DEADLINE_EXCEEDED",
+    "DATA_LOSS",
+}
+
+
+def error(code, **more):
+    code = grpc.StatusCode[code]
+    return error_class(code, "")("it failed", code=code, **more)
+
+
+def session(state="open"):
+    """A session that is `new`, `open`, or open at a gateway that can't resume it (`plain`)."""
+    made = ClientSession()
+    made.connect()
+    if state != "new":
+        token = "token" if state == "open" else ""
+        opened = pb.ServerFrame(opened={"session_id": "s1", "resume_token": token})
+        made.receive(pb.SessionResponse(frames=[opened]).SerializeToString())
+    return made
+
+
+def never():
+    raise AssertionError("nobody was to ask for another token")
+
+
+def decide(recovery, failure, state="open", now=0.0, renews=never):
+    return recovery.decide(failure, session(state), now, renews)
+
+
+def test_a_lost_connection_is_replaced_at_once_and_then_with_patience():
+    recovery = Recovery(CONFIG, patient=False)
+    recovery.connected()
+    pauses = []
+    for _ in range(7):
+        assert decide(recovery, LOST) is AGAIN
+        pauses.append(recovery.pause)
+    assert pauses == [0.0, 0.2, 0.4, 0.8, 1.0, 1.0, 1.0]
+    assert recovery.cause is LOST
+
+
+def test_a_session_that_never_stood_waits_from_the_first():
+    recovery = Recovery(CONFIG, patient=True)
+    assert decide(recovery, LOST, "new") is AGAIN
+    assert recovery.pause == 0.1
+
+
+@pytest.mark.parametrize("state", ["new", "open", "plain"])
+def test_a_session_that_is_gone_moves(state):
+    recovery = Recovery(CONFIG, patient=True)
+    assert decide(recovery, GONE, state) is MOVE
+
+
+def test_the_right_gateway_is_looked_for_three_times():
+    recovery = Recovery(CONFIG, patient=True)
+    assert [decide(recovery, ELSEWHERE) for _ in range(3)] == [AGAIN, AGAIN, MOVE]
+    assert recovery.pause == 0.1
+    recovery = Recovery(CONFIG, patient=True)
+    decide(recovery, ELSEWHERE)
+    decide(recovery, ELSEWHERE)
+    recovery.connected()  # found: the next time it counts anew
+    assert decide(recovery, ELSEWHERE) is AGAIN
+
+
+@pytest.mark.parametrize("code", [code.name for code in grpc.StatusCode if code.name not in {"OK", "UNAUTHENTICATED"}])
+def test_what_passes_by_itself_is_tried_again(code):
+    for state in ("new", "open"):
+        verdict = decide(Recovery(CONFIG, patient=True), error(code), state)
+        assert verdict is (AGAIN if code in PASSING else FAIL)
+    assert decide(Recovery(CONFIG, patient=True), error(code), "plain") is (MOVE if code in PASSING else FAIL)
+
+
+def test_a_refused_token_is_renewed_once():
+    refused = error("UNAUTHENTICATED")
+    recovery = Recovery(CONFIG, patient=True)
+    assert decide(recovery, refused, renews=lambda: False) is FAIL
+    assert decide(recovery, refused, renews=lambda: True) is AGAIN
+    assert recovery.pause == 0.0
+    assert decide(recovery, refused, renews=lambda: True) is FAIL
+    recovery.connected()
+    assert decide(recovery, refused, renews=lambda: True) is AGAIN
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5])
+def test_a_first_connection_is_tried_as_often_as_a_call(attempts):
+    recovery = Recovery(ClientConfig(retry=Retry(attempts=attempts)), patient=False)
+    assert not recovery.waits
+    assert recovery.left(5.0) == float("inf")
+    verdicts = [decide(recovery, LOST, "new", now=1e6 * i) for i in range(attempts)]
+    assert verdicts == [AGAIN] * (attempts - 1) + [FAIL]
+
+
+def test_one_that_stood_gets_the_whole_time():
+    recovery = Recovery(CONFIG, patient=False)
+    recovery.connected()
+    assert recovery.waits
+    assert recovery.left(100.0) == 10.0
+    assert decide(recovery, LOST, now=100.0) is AGAIN
+    assert recovery.left(104.0) == 6.0
+    assert decide(recovery, LOST, now=104.0) is AGAIN
+    assert recovery.left(200.0) == 0.0
+    recovery.connected()
+    assert recovery.left(200.0) == 10.0
+
+
+def test_beyond_its_time_there_is_nothing_to_be_done():
+    recovery = Recovery(CONFIG, patient=True)
+    assert decide(recovery, LOST, now=0.0) is AGAIN
+    assert decide(recovery, LOST, now=9.7) is AGAIN  # 0.2 s from now is in time
+    assert decide(recovery, LOST, now=9.7) is FAIL  # 0.4 s isn't
+    assert recovery.cause is LOST
+
+
+def test_no_time_at_all_means_no_second_connection():
+    recovery = Recovery(ClientConfig(reconnect_seconds=0), patient=True)
+    assert decide(recovery, LOST) is FAIL
+
+
+def test_a_gateway_that_says_when_is_believed():
+    recovery = Recovery(CONFIG, patient=True)
+    assert decide(recovery, ServiceUnavailableError("busy", retry_after=4.0)) is AGAIN
+    assert recovery.pause == 4.0
+    assert decide(recovery, ServiceUnavailableError("busy", retry_after=0.01)) is AGAIN
+    assert recovery.pause == 0.2
+    assert decide(recovery, ServiceUnavailableError("busy", retry_after=11.0)) is FAIL
+
+
+FAILURES = st.sampled_from(
+    [GONE, ELSEWHERE, LOST, ServiceUnavailableError("busy", retry_after=0.5)]
+    + [error(code.name) for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
+)
+
+
+@given(
+    st.lists(st.tuples(FAILURES, st.floats(0, 30), st.booleans()), max_size=40),
+    st.booleans(),
+    st.sampled_from(["new", "open", "plain"]),
+)
+def test_it_comes_to_an_end_whatever_happens(failures, patient, state):
+    """While nothing stands, tries stay within the time or the number of attempts; pauses within their limits."""
+    recovery = Recovery(CONFIG, patient=patient)
+    now, first, tries = 0.0, None, 0
+    for failure, passed, stood in failures:
+        now += passed
+        if stood:
+            recovery.connected()
+            first, tries = None, 0
+        assert isinstance(failure, DeepSeekError)
+        verdict = decide(recovery, failure, state, now, renews=lambda: True)
+        assert 0 <= recovery.pause <= max(1.0, failure.retry_after or 0)
+        if verdict is not AGAIN:
+            return
+        if failure.code.name in PASSING:
+            first = now if first is None else first
+            tries += 1
+            if recovery.waits:
+                assert now + recovery.pause - first < CONFIG.reconnect_seconds
+            else:
+                assert tries < CONFIG.retry.attempts
+        now += recovery.pause
