@@ -119,7 +119,8 @@ class ClientSession(Generic[_Turn]):
         self._last_id = 0
         self._greeting: bytes | None = None
         self._resuming = False
-        self._renewed = False
+        self._token: str | None = None  # the next credential, while it waits
+        self._renewed = False  # whether messages that are kept may have one
         self.connected = False
         """Whether the gateway has answered on this connection."""
         self.session_id = ""
@@ -134,8 +135,9 @@ class ClientSession(Generic[_Turn]):
         """Whether the session ends as soon as everything is written."""
 
     def connect(self) -> None:
-        """Begins a connection: the first, or one in the place of one that was lost."""
+        """Begins a connection: the first, or one in the place of one that was lost; its credential is the newest."""
         self.connected = False
+        self._token = None
         self._resuming = bool(self.resume_token)
         if not self._resuming:  # what was sent ahead on a connection that never stood goes into a new session
             self._repeat(0)
@@ -232,8 +234,7 @@ class ClientSession(Generic[_Turn]):
 
     def renew(self, token: str) -> None:
         """Queues the next credential, before every turn that waits to start."""
-        self._renewed = True
-        self._line.urgent(len(token)).frames.add().auth.token = token
+        self._token = token
 
     def close(self) -> None:
         """Queues the end of the session; its turns are the caller's to end."""
@@ -250,6 +251,9 @@ class ClientSession(Generic[_Turn]):
             return None
         while self._waiting and self._line.queued_bytes < HIGH_WATER:
             self._encode(*self._waiting.popleft())
+        if self._token is not None and not self._line.held:
+            self._line.urgent(len(self._token)).frames.add().auth.token = self._token
+            self._token, self._renewed = None, True
         return self._line.take()
 
     @property
@@ -265,7 +269,7 @@ class ClientSession(Generic[_Turn]):
     @property
     def ready(self) -> bool:
         """Whether there may be something to write."""
-        return bool(self._waiting) or self._line.ready
+        return self._token is not None or bool(self._waiting) or self._line.ready
 
     def receive(self, data: bytes) -> list[_Turn]:
         """Takes a message in and returns the turns that it changed; raises InternalError where it breaks the rules."""
@@ -323,7 +327,7 @@ class ClientSession(Generic[_Turn]):
             self._repeat(acked_seq)
             self._resuming = False
         elif not opened.resume_token:
-            self._line.numbered = False
+            self._line.plain()
         self.session_id = opened.session_id
         self.resume_token = opened.resume_token
         self.resume_seconds = opened.resume_window_ms / 1000

@@ -132,6 +132,16 @@ class Line(Generic[Batch]):
         self._queue.appendleft((batch, size))
         return batch
 
+    @property
+    def held(self) -> bool:
+        """Whether what is new has to wait: for what is sent again, or for the other end to acknowledge what it has."""
+        if self._again:
+            return True
+        if not self.numbered or (self.unacked_bytes < REPLAY_BYTES and not self._budget.spent):
+            return False
+        # What the other end needn't acknowledge by itself may always be under way, or this would be for ever.
+        return len(self._unacked) >= _ACK_MESSAGES or self.unacked_bytes >= _ACK_BYTES
+
     def take(self) -> bytes | None:
         """Returns the next message to write, or None."""
         if self._again:
@@ -141,8 +151,7 @@ class Line(Generic[Batch]):
                 batch, size = self._queue.popleft()
                 self.queued_bytes -= size
                 return batch.SerializeToString()
-            # One message may always be under way, or sessions would hold each other up.
-            if not self._unacked or (self.unacked_bytes < REPLAY_BYTES and not self._budget.spent):
+            if not self.held:
                 batch, size = self._queue.popleft()
                 self.queued_bytes -= size
                 self._seq += 1
@@ -226,6 +235,12 @@ class Line(Generic[Batch]):
             changed = len(self._unacked[place]) - len(data)
             self.unacked_bytes += changed
             self._budget.used += changed
+
+    def plain(self) -> None:
+        """Stops numbering: the other end keeps nothing."""
+        self.numbered = False
+        self._again.clear()
+        self.acknowledged(self._seq)
 
     @property
     def heard(self) -> int:

@@ -13,7 +13,7 @@ from deepseek_grpc.errors import CancelledByPeerError, DeadlineExceededError, De
 
 if TYPE_CHECKING:
     from deepseek_grpc._codec.observe import Observation
-    from deepseek_grpc._transport.aio_session import Leg
+    from deepseek_grpc._transport.aio_leg import Leg
     from deepseek_rpc.v2 import text_pb2 as pb
 
 __all__ = ["Turn"]

@@ -69,7 +69,9 @@ class Connection:
 class LossySessions(RuleBasedStateMachine):
     """Two ends, an application that takes chunks when it likes, an engine that minds its credit, and a bad network."""
 
-    @initialize(share=st.just(0), early=st.lists(st.sampled_from(["turn", "cut"]), max_size=5))
+    @initialize(
+        share=st.sampled_from([0, REPLAY_BYTES]), early=st.lists(st.sampled_from(["turn", "token", "cut"]), max_size=5)
+    )
     def open(self, share, early):
         self.client = ClientSession()
         self.share = share  # what other sessions keep; with all of it there is nothing left
@@ -82,6 +84,8 @@ class LossySessions(RuleBasedStateMachine):
         for step in early:  # what happens before the gateway has answered
             if step == "turn":
                 self.begin_turn(encode_generate(f"question {len(self.turns)}", request_id="r"), stream=True)
+            elif step == "token":
+                self.renew()
             else:
                 self.connect()
             self.connection.up += taken(self.client)
@@ -298,6 +302,11 @@ class LossySessions(RuleBasedStateMachine):
         turn.given_up = True
         self.client.cancel(turn)
         assert turn.ended
+
+    @rule()
+    def renew(self):
+        self.token += 1
+        self.client.renew(str(self.token))
 
     def take(self, turn):
         turn.got += [chunk.text for chunk in turn.chunks]

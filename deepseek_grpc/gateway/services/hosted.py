@@ -85,6 +85,7 @@ class HostedSession:
         self._leaving = False
         self._failure: DeepSeekError | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._renewal: asyncio.Task[None] | None = None
 
     async def serve(self, message: pb.SessionRequest, requests: AsyncIterator[bytes], call: Call) -> None:
         """Runs over one connection, until that is over or taken over by another; raises DeepSeekErrors."""
@@ -118,8 +119,8 @@ class HostedSession:
             elif (self._half_closed or self._leaving) and self.machine.idle:
                 return
             else:
-                if self.budget.spent:
-                    self._sessions.relieve(self.budget)
+                if self.budget.spent and self._sessions.relieve(self.budget):
+                    continue
                 self._writable = self._loop.create_future()
                 await self._writable
         if self._connection is not me:
@@ -186,15 +187,28 @@ class HostedSession:
                 case CancelledTurn(turn, error):
                     self._stop(turn, error or CancelledByPeerError("the turn was cancelled"))
                 case RenewedToken(token):
-                    await self.call.renew(token)
+                    self._renewal = self._loop.create_task(self._renew(token, self.call, self._renewal))
                 case ClosedSession():
                     self.end()
+
+    async def _renew(self, token: str, call: Call, before: asyncio.Task[None] | None) -> None:
+        """Takes the next credential, which may need its issuer's keys; meanwhile the connection may be lost."""
+        if before is not None:
+            await before
+        try:
+            await call.renew(token)
+        except Exception as error:  # noqa: BLE001 - the handler raises it, and the guard makes a status of it
+            if call is self.call:
+                self._failure = translate(error, call.request_id)
+                self._wake()
 
     async def _run(self, turn: HostedTurn) -> None:
         start = turn.start
         if start.deadline_ms:
             turn.timer = self._loop.call_later(start.deadline_ms / 1000, self._expire, turn)
         try:
+            if self._renewal is not None and not self._renewal.done():
+                await asyncio.wait((self._renewal,))
             if start.HasField("request"):
                 await self._generate(turn, start.request)
             else:

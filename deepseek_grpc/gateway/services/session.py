@@ -94,11 +94,12 @@ class Sessions:
         """Takes note that a session is over."""
         self._sessions.pop(session.machine.session_id, None)
 
-    def relieve(self, budget: Budget) -> None:
-        """Ends the session that has waited longest for its client, of a tenant whose sessions keep too much."""
+    def relieve(self, budget: Budget) -> bool:
+        """Ends the session that has waited longest for its client, of a tenant that keeps too much; says if any."""
         lost = [s for s in self._sessions.values() if s.budget is budget and s.lost_at is not None]
         if lost:
             min(lost, key=lambda session: session.lost_at or 0.0).end()
+        return bool(lost)
 
     def go_away(self, grace: float) -> None:
         """Asks all clients to move; `grace` is in seconds."""
