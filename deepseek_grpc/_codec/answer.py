@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
@@ -245,9 +246,17 @@ def encode_event(event: Event, upstream: Upstream, chunk: pb.GenerateChunk) -> N
 
 
 def decode_completion(
-    response: pb.GenerateResponse | pb.CompleteFimResponse, request_id: str, *, resumed: int = 0, turn: Any = None
+    response: pb.GenerateResponse | pb.CompleteFimResponse,
+    request_id: str,
+    *,
+    resumed: int = 0,
+    attempts: int = 1,
+    turn: Any = None,
 ) -> Completion:
-    """Makes a Completion of a whole answer; `resumed` and `turn` are of one that came in a session."""
+    """Makes a Completion of a whole answer; `resumed`, `attempts` and `turn` are of one that came in a session."""
+    upstream = decode_upstream(response.upstream)
+    if attempts > 1:
+        upstream = replace(upstream, attempts=attempts)
     if isinstance(response, pb.CompleteFimResponse):
         message = pb.Message(content=response.text)
         reasoning_logprobs: tuple[TokenLogprob, ...] = ()
@@ -264,7 +273,7 @@ def decode_completion(
             response.created,
             response.model,
             response.system_fingerprint,
-            decode_upstream(response.upstream),
+            upstream,
             response.extra_json,
             resumed,
         ),

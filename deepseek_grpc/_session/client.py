@@ -162,7 +162,12 @@ class ClientSession(Generic[_Turn]):
         return len(self._turns)
 
     @property
-    def heard(self) -> bool:
+    def received(self) -> int:
+        """How many of the gateway's messages have come."""
+        return self._line.heard
+
+    @property
+    def reaches(self) -> bool:
         """Whether what is written now reaches the gateway, as far as one can know here."""
         return self.connected or (self._greeting is None and not self._resuming)
 

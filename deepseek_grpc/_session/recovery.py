@@ -10,13 +10,16 @@ import grpc
 
 from deepseek_grpc._session.client import ClientSession, ClientTurn
 from deepseek_grpc.config import ClientConfig
-from deepseek_grpc.errors import DeepSeekError, ServiceUnavailableError
+from deepseek_grpc.errors import DeepSeekError, InvalidRequestError, ServiceUnavailableError
 
 __all__ = ["Recovery", "Verdict", "may_restart"]
 
 _ELSEWHERE_TRIES: Final = 3
 """How often a resume may reach the wrong gateway: the balancer may need a moment to find the right one again."""
 _MOST_STARTS: Final = 8
+"""How often a turn is started, the first time included, where nothing came of it."""
+_STEADY_SECONDS: Final = 1.0
+"""A connection that has lived so long was of use."""
 _PASSING: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -55,13 +58,26 @@ class Recovery:
         patient: Whether the first connection may take as long as a lost one's successor.
     """
 
-    __slots__ = ("_config", "_elsewhere", "_failures", "_lost_at", "_patient", "_renewed", "cause", "pause")
+    __slots__ = (
+        "_config",
+        "_connected_at",
+        "_elsewhere",
+        "_failures",
+        "_lost_at",
+        "_patient",
+        "_received",
+        "_renewed",
+        "cause",
+        "pause",
+    )
 
     def __init__(self, config: ClientConfig, *, patient: bool) -> None:
         self._config = config
         self._patient = patient
         self._failures = 0
         self._elsewhere = 0
+        self._received = 0
+        self._connected_at = float("inf")
         self._renewed = False
         self._lost_at: float | None = None
         self.cause: DeepSeekError = ServiceUnavailableError("the gateway closed the session")
@@ -69,9 +85,10 @@ class Recovery:
         self.pause = 0.0
         """Seconds to wait before the next one, without jitter."""
 
-    def connected(self) -> None:
+    def connected(self, now: float) -> None:
         """The gateway has answered."""
-        self._failures = self._elsewhere = 0
+        self._connected_at = now
+        self._elsewhere = 0
         self._renewed = False
         self._lost_at = None
         self._patient = True
@@ -110,12 +127,15 @@ class Recovery:
             self._renewed = True
             self.pause = 0.0
             return Verdict.AGAIN
-        if error.code not in _PASSING:
+        if error.code not in _PASSING or isinstance(error, InvalidRequestError):  # the latter: a message is too large
             return Verdict.FAIL
         self.cause = error
         opened = bool(session.session_id)
         if opened and not session.resume_token:
             return Verdict.MOVE
+        if session.received > self._received or now - self._connected_at > _STEADY_SECONDS:
+            self._failures = 0  # it was of use; otherwise the pauses grow
+        self._received, self._connected_at = session.received, float("inf")
         self._failures += 1
         first, most = self._config.reconnect_backoff
         self.pause = 0.0 if opened and self._failures == 1 else min(most, first * 2 ** (self._failures - 1))

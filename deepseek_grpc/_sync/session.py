@@ -93,6 +93,7 @@ class Session:
             turn.result(),
             call.request_id,
             resumed=turn.resumed,
+            attempts=turn.tries,
             turn=Exchange(request, before, turn.session_id, turn.turn_id),
         )
         output = options.get("output")
@@ -158,7 +159,7 @@ class Session:
             prompt, suffix=suffix, request_id=call.request_id, max_bytes=self._max_bytes, **options
         )
         turn = self._driver.start(request, call, stream=False)
-        return decode_completion(turn.result(), call.request_id, resumed=turn.resumed)
+        return decode_completion(turn.result(), call.request_id, resumed=turn.resumed, attempts=turn.tries)
 
     def stream_complete(
         self,

@@ -210,7 +210,7 @@ class Leg:
         machine.receive(data)
         if limit is not None:
             limit.cancel()
-        self._recovery.connected()
+        self._recovery.connected(self._loop.time())
         if resumed:
             self.resumes += 1
             session_log().debug("session %s: resumed", machine.session_id)
@@ -284,7 +284,7 @@ class Leg:
         self.machine.close()
         for turn in turns:
             turn.end(restated(error, turn.request_id))
-        if self._rpc is not None and self.machine.heard:
+        if self._rpc is not None and self.machine.reaches:
             self.wake()
         else:
             self._task.cancel()

@@ -102,7 +102,7 @@ class Leg:
         if not self.machine.closing:
             self.machine.close()
         self._closing.set()
-        if not self.machine.heard and self._rpc is not None:
+        if not self.machine.reaches and self._rpc is not None:
             self._rpc.cancel()
         if (gate := self.writer()) is not None:
             gate.release()
@@ -266,7 +266,7 @@ class Leg:
             gate = self.writer()
         if limit is not None:
             timers.cancel(limit)
-        self._recovery.connected()
+        self._recovery.connected(time.monotonic())
         if gate is not None:
             gate.release()
         if resumed:

@@ -56,7 +56,7 @@ def decide(recovery, failure, state="open", now=0.0, renews=never):
 
 def test_a_lost_connection_is_replaced_at_once_and_then_with_patience():
     recovery = Recovery(CONFIG, patient=False)
-    recovery.connected()
+    recovery.connected(-100.0)
     pauses = []
     for _ in range(7):
         assert decide(recovery, LOST) is AGAIN
@@ -84,7 +84,7 @@ def test_the_right_gateway_is_looked_for_three_times():
     recovery = Recovery(CONFIG, patient=True)
     decide(recovery, ELSEWHERE)
     decide(recovery, ELSEWHERE)
-    recovery.connected()  # found: the next time it counts anew
+    recovery.connected(-100.0)  # found: the next time it counts anew
     assert decide(recovery, ELSEWHERE) is AGAIN
 
 
@@ -103,7 +103,7 @@ def test_a_refused_token_is_renewed_once():
     assert decide(recovery, refused, renews=lambda: True) is AGAIN
     assert recovery.pause == 0.0
     assert decide(recovery, refused, renews=lambda: True) is FAIL
-    recovery.connected()
+    recovery.connected(-100.0)
     assert decide(recovery, refused, renews=lambda: True) is AGAIN
 
 
@@ -118,14 +118,14 @@ def test_a_first_connection_is_tried_as_often_as_a_call(attempts):
 
 def test_one_that_stood_gets_the_whole_time():
     recovery = Recovery(CONFIG, patient=False)
-    recovery.connected()
+    recovery.connected(-100.0)
     assert recovery.waits
     assert recovery.left(100.0) == 10.0
     assert decide(recovery, LOST, now=100.0) is AGAIN
     assert recovery.left(104.0) == 6.0
     assert decide(recovery, LOST, now=104.0) is AGAIN
     assert recovery.left(200.0) == 0.0
-    recovery.connected()
+    recovery.connected(-100.0)
     assert recovery.left(200.0) == 10.0
 
 
@@ -169,7 +169,7 @@ def test_it_comes_to_an_end_whatever_happens(failures, patient, state):
     for failure, passed, stood in failures:
         now += passed
         if stood:
-            recovery.connected()
+            recovery.connected(-100.0)
             first, tries = None, 0
         assert isinstance(failure, DeepSeekError)
         verdict = decide(recovery, failure, state, now, renews=lambda: True)
