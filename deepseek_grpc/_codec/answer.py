@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from dataclasses import replace
 from itertools import repeat
 from typing import TYPE_CHECKING, Any, Final
 
