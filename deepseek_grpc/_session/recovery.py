@@ -127,6 +127,8 @@ class Recovery:
             self._renewed = True
             self.pause = 0.0
             return Verdict.AGAIN
+        if self._renewed:
+            error.attempts += 1
         if error.code not in _PASSING or isinstance(error, InvalidRequestError):  # the latter: a message is too large
             return Verdict.FAIL
         self.cause = error
