@@ -9,11 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 from deepseek_grpc import AsyncClient, Client, ClientConfig, JWTSigner
 
-__all__ = ["EmbeddedGateway", "GatewayProcess", "free_port"]
+__all__ = ["EmbeddedGateway", "GatewayProcess", "end", "free_port", "start"]
 
 _SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -94,6 +94,24 @@ def free_port() -> int:
             return port
 
 
+def start(command: list[str], *, stderr: IO[str] | None = None) -> tuple[subprocess.Popen[str], str]:
+    """Starts a gateway; returns it and where it listens; nothing is left of one that says anything else."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
+    try:
+        said = process.stdout.readline()
+        assert said.startswith("listening on "), said
+    except BaseException:
+        end(process)
+        raise
+    return process, said.split()[2]
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Ends it at once, if it still runs, and closes what it is read by."""
+    with process:
+        process.kill()
+
+
 class EmbeddedGateway:
     """A gateway with the embedded engine that can be started again where it was.
 
@@ -113,10 +131,10 @@ class EmbeddedGateway:
         return f"{self.address}/{self._starts}"
 
     def start(self) -> None:
+        self.kill()
         self._starts += 1
-        command = [sys.executable, "-c", _EMBEDDED, self.address, str(self._pace), self.name]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout.readline() == f"listening on {self.address}\n"
+        self._process, address = start([sys.executable, "-c", _EMBEDDED, self.address, str(self._pace), self.name])
+        assert address == self.address
 
     def terminate(self) -> None:
         """Lets it drain."""
@@ -124,15 +142,15 @@ class EmbeddedGateway:
 
     def wait(self) -> None:
         """Waits until it has drained."""
-        assert self._process.wait(40) == 0
-        self._process.stdout.close()
+        try:
+            assert self._process.wait(40) == 0
+        finally:
+            self.kill()
 
     def kill(self) -> None:
         """Ends it at once, if it runs."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            self._process.wait(10)
-            self._process.stdout.close()
+        if self._process is not None:
+            end(self._process)
 
     def credentials(self) -> JWTSigner:
         return JWTSigner("test-client", _SECRET)
@@ -154,14 +172,7 @@ class GatewayProcess:
         script = folder / "serve.py"
         script.write_text(_SCRIPT)
         self._gate = folder / "gate"
-        self.process = subprocess.Popen(
-            [sys.executable, str(script), listen, str(drain_seconds), str(self._gate)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        words = self.process.stdout.readline().split()
-        assert words[:2] == ["listening", "on"], words
-        self.target = words[2]
+        self.process, self.target = start([sys.executable, str(script), listen, str(drain_seconds), str(self._gate)])
 
     def open_gate(self) -> None:
         self._gate.touch()
@@ -190,6 +201,4 @@ class GatewayProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
+        end(self.process)

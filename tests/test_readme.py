@@ -84,7 +84,7 @@ def test_table_of_bounds_is_that_of_the_code() -> None:
         frames.REPLAY_BYTES,
         frames.REPLAY_BYTES,
         session.TENANT_BYTES,
-        session.HIGH_WATER,
+        frames.HIGH_WATER,
         history.HISTORY_BYTES,
     ]
     assert [figure for figure in figures if not figure.endswith("iB")] == [

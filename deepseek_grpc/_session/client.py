@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Generic, TypeAlias, TypeVar
 
@@ -115,7 +114,7 @@ class ClientSession(Generic[_Turn]):
         self._line: Line[pb.SessionRequest] = Line(pb.SessionRequest, _breach)
         self._line.numbered = True
         self._turns: dict[int, _Turn] = {}
-        self._waiting: deque[tuple[_Turn, Work, int, int]] = deque()
+        self._waiting: dict[int, tuple[_Turn, Work, int, int]] = {}
         self._last_id = 0
         self._greeting: bytes | None = None
         self._resuming = False
@@ -197,7 +196,7 @@ class ClientSession(Generic[_Turn]):
         turn.tries += 1
         self._turns[turn.turn_id] = turn
         if self._waiting or self._line.queued_bytes >= HIGH_WATER:
-            self._waiting.append((turn, request, parent_id, size))
+            self._waiting[turn.turn_id] = (turn, request, parent_id, size)
         else:
             self._encode(turn, request, parent_id, size)
 
@@ -216,16 +215,10 @@ class ClientSession(Generic[_Turn]):
 
     def cancel(self, turn: _Turn) -> None:
         """Ends a turn here at once, and queues the frame that ends it there."""
-        if self._turns.pop(turn.turn_id, None) is not None and not self._withdrawn(turn):
+        known = self._turns.pop(turn.turn_id, None) is turn
+        if known and self._waiting.pop(turn.turn_id, None) is None:
             self._line.batch(16).frames.add().cancel.turn_id = turn.turn_id
         turn.ended = True
-
-    def _withdrawn(self, turn: _Turn) -> bool:
-        """Takes back the start of a turn that the gateway hasn't heard of; returns whether there was one."""
-        waiting = [entry for entry in self._waiting if entry[0] is not turn]
-        found = len(waiting) < len(self._waiting)
-        self._waiting = deque(waiting) if found else self._waiting
-        return found
 
     def taken(self, turn: _Turn) -> bool:
         """Gives the credit back for what the application has taken; returns whether there is a frame to be sent."""
@@ -255,7 +248,7 @@ class ClientSession(Generic[_Turn]):
         if self._resuming:  # what the gateway has, it says first
             return None
         while self._waiting and self._line.queued_bytes < HIGH_WATER:
-            self._encode(*self._waiting.popleft())
+            self._encode(*self._waiting.pop(next(iter(self._waiting))))
         if self._token is not None and not self._line.held:
             self._line.urgent(len(self._token)).frames.add().auth.token = self._token
             self._token, self._renewed = None, True

@@ -33,27 +33,48 @@ class Exchange:
 
     def answered(self, answer: Message) -> Parent:
         """Returns what a turn needs that goes on from an answer."""
-        return Parent(self.session_id, self.turn_id, lambda: self._messages(answer))
+        return Parent(self.session_id, self.turn_id, _Conversation(self, answer))
 
-    def _messages(self, answer: Message) -> list[pb.Message]:
-        request = self.request
-        messages = [] if self.parent is None else list(self.parent.messages())
-        if request.system_message:
-            messages.append(pb.Message(role=pb.ROLE_SYSTEM, content=request.system_message))
-        messages += request.messages
-        if request.prompt:
-            messages.append(pb.Message(role=pb.ROLE_USER, content=request.prompt))
-        last = pb.Message()
-        encode_message(answer, last)
-        beginning = messages[-1]
-        if beginning.prefix and not beginning.parts:
-            messages.pop()
-            last.content = beginning.content + last.content
-            last.name = beginning.name
-            if beginning.HasField("reasoning_content"):
-                last.reasoning_content = beginning.reasoning_content
-        messages.append(last)
+
+class _Conversation:
+    """Puts together the messages up to an answer, however many turns ago it began."""
+
+    __slots__ = ("answer", "exchange")
+
+    def __init__(self, exchange: Exchange, answer: Message) -> None:
+        self.exchange = exchange
+        self.answer = answer
+
+    def __call__(self) -> list[pb.Message]:
+        parts: list[_Conversation] = []
+        part: Any = self
+        while isinstance(part, _Conversation):
+            parts.append(part)
+            parent = part.exchange.parent
+            part = None if parent is None else parent.messages
+        messages: list[pb.Message] = []
+        for part in reversed(parts):
+            _extend(messages, part.exchange.request, part.answer)
         return messages
+
+
+def _extend(messages: list[pb.Message], request: pb.GenerateRequest, answer: Message) -> None:
+    """Adds what one turn asked and answered; an answer goes on where the last message was to be continued."""
+    if request.system_message:
+        messages.append(pb.Message(role=pb.ROLE_SYSTEM, content=request.system_message))
+    messages += request.messages
+    if request.prompt:
+        messages.append(pb.Message(role=pb.ROLE_USER, content=request.prompt))
+    last = pb.Message()
+    encode_message(answer, last)
+    beginning = messages[-1]
+    if beginning.prefix and not beginning.parts:
+        messages.pop()
+        last.content = beginning.content + last.content
+        last.name = beginning.name
+        if beginning.HasField("reasoning_content"):
+            last.reasoning_content = beginning.reasoning_content
+    messages.append(last)
 
 
 def parent_of(given: Any, request: pb.GenerateRequest) -> Parent | None:

@@ -11,7 +11,15 @@ from google.protobuf.message import DecodeError
 from deepseek_grpc._codec.answer import encode_completion, encode_event
 from deepseek_grpc._codec.checks import invalid
 from deepseek_grpc._codec.status import encode_status
-from deepseek_grpc._session.frames import BATCH_BYTES, FRAME_BYTES, MAX_FRAMES, REPLAY_BYTES, Budget, Line, going_away
+from deepseek_grpc._session.frames import (
+    BATCH_BYTES,
+    FRAME_BYTES,
+    MAX_FRAMES,
+    REPLAY_BYTES,
+    Budget,
+    Line,
+    going_away,
+)
 from deepseek_grpc._session.history import History
 from deepseek_grpc._value import Value, value
 from deepseek_grpc.errors import (
@@ -127,6 +135,7 @@ class GatewaySession:
         self._turn = turn
         self._turns: dict[int, GatewayTurn] = {}
         self._last_id = 0
+        self._refused_bytes = 0
         self._connected = False
         self._leaving = False
 
@@ -202,7 +211,17 @@ class GatewaySession:
 
     def _refuse_unknown(self, turn_id: int) -> None:
         problem = f"turn {turn_id} wasn't started in this session"
-        self._fail(turn_id, NotFoundError(problem, reason="TURN_UNKNOWN", advice="Start it first."))
+        self._refuse(turn_id, NotFoundError(problem, reason="TURN_UNKNOWN", advice="Start it first."))
+
+    def _refuse(self, turn_id: int, error: DeepSeekError) -> None:
+        """Queues a refusal, unless so many wait that the client can't be reading."""
+        before = self._line.queued_bytes
+        if not before:
+            self._refused_bytes = 0
+        self._fail(turn_id, error)
+        self._refused_bytes += self._line.queued_bytes - before
+        if self._refused_bytes > REPLAY_BYTES:
+            raise invalid("frames", f"bring more refusals than are read: {self._refused_bytes:,} bytes wait")
 
     def _start(self, start: pb.StartFrame) -> Iterator[GatewayTurn | CancelledTurn]:
         turn_id = start.turn_id
@@ -214,7 +233,7 @@ class GatewaySession:
                 return  # the same start again is the same turn
             conflict = ConflictError(f"turn {turn_id} was used before in this session")
             if running is None:
-                self._fail(turn_id, conflict)
+                self._refuse(turn_id, conflict)
             else:
                 yield CancelledTurn(running, conflict)
             return
@@ -231,7 +250,7 @@ class GatewaySession:
         elif start.parent_turn_id and not start.HasField("request"):
             refusal = invalid("start.parent_turn_id", "goes with start.request only; a completion continues nothing")
         if refusal is not None:
-            self._fail(turn_id, refusal)
+            self._refuse(turn_id, refusal)
             return
         turn = self._turns[turn_id] = self._turn(start)
         yield turn

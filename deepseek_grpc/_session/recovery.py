@@ -10,16 +10,17 @@ import grpc
 
 from deepseek_grpc._session.client import ClientSession, ClientTurn
 from deepseek_grpc.config import ClientConfig
-from deepseek_grpc.errors import DeepSeekError, InvalidRequestError, ServiceUnavailableError
+from deepseek_grpc.errors import AuthenticationError, DeepSeekError, InvalidRequestError, ServiceUnavailableError
 
-__all__ = ["Recovery", "Verdict", "may_restart"]
+__all__ = ["MOST_STARTS", "Recovery", "Verdict", "may_restart", "retry_pause"]
 
 _ELSEWHERE_TRIES: Final = 3
 """How often a resume may reach the wrong gateway: the balancer may need a moment to find the right one again."""
-_MOST_STARTS: Final = 8
+MOST_STARTS: Final = 8
 """How often a turn is started, the first time included, where nothing came of it."""
 _STEADY_SECONDS: Final = 1.0
 """A connection that has lived so long was of use."""
+_RETRIED: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 _PASSING: Final = frozenset(
     {
         grpc.StatusCode.UNAVAILABLE,
@@ -36,7 +37,22 @@ _PASSING: Final = frozenset(
 
 def may_restart(turn: ClientTurn, config: ClientConfig) -> bool:
     """Says whether a turn that nothing came of may be started once more: a request may be what ends its gateways."""
-    return config.retry.attempts > 1 and turn.tries < _MOST_STARTS
+    return config.retry.attempts > 1 and turn.tries < MOST_STARTS
+
+
+def retry_pause(turn: ClientTurn, error: DeepSeekError, config: ClientConfig) -> float | None:
+    """Returns the seconds until a turn that failed before anything came is tried again; None where it isn't.
+
+    It is what gRPC does about calls (gRFC A6), but for the budget that a channel has.
+    """
+    retry = config.retry
+    if turn.seen or error.code not in _RETRIED or not error.retryable or turn.tries >= retry.attempts:
+        return None
+    pause = error.retry_after
+    if pause is None:
+        pause = min(retry.max_backoff, retry.initial_backoff * retry.multiplier ** (turn.tries - 1))
+    left = turn.deadline_ms() / 1000
+    return None if left and pause >= left else pause
 
 
 class Verdict(Enum):
@@ -129,8 +145,10 @@ class Recovery:
             return Verdict.AGAIN
         if self._renewed:
             error.attempts += 1
-        if error.code not in _PASSING or isinstance(error, InvalidRequestError):  # the latter: a message is too large
-            return Verdict.FAIL
+        # Where nothing was sent there was no token to be had, and its source may be out for the same reason.
+        tokenless = isinstance(error, AuthenticationError) and not error.attempts and bool(session.resume_token)
+        if (error.code not in _PASSING and not tokenless) or isinstance(error, InvalidRequestError):
+            return Verdict.FAIL  # the latter where a message is too large
         self.cause = error
         opened = bool(session.session_id)
         if opened and not session.resume_token:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -13,10 +12,11 @@ import grpc.aio
 
 from deepseek_grpc._call import CallOptions
 from deepseek_grpc._session.client import ClientSession, restated
-from deepseek_grpc._session.recovery import Recovery, Verdict, may_restart
+from deepseek_grpc._session.recovery import MOST_STARTS, Recovery, Verdict, retry_pause
 from deepseek_grpc._transport.aio import Link, Wire
 from deepseek_grpc._transport.aio_turn import Turn
 from deepseek_grpc._transport.session_stub import TextServiceStub, session_log
+from deepseek_grpc.config import Timeouts
 from deepseek_grpc.errors import ClosedError, DeepSeekError, InternalError, ServiceUnavailableError
 
 if TYPE_CHECKING:
@@ -39,6 +39,12 @@ def _now(coroutine: Any) -> Any:
     return None
 
 
+def _within(call: CallOptions, seconds: float) -> CallOptions:
+    """Returns a call's options, to begin now and to be over in time."""
+    timeouts = call.timeouts if seconds == float("inf") else Timeouts(total=seconds).over(call.timeouts)
+    return CallOptions(call.request_id, call.metadata, timeouts, call.wait_for_ready)
+
+
 class Leg:
     """One gateway's session, over one connection after the other."""
 
@@ -51,7 +57,6 @@ class Leg:
         self._loop = asyncio.get_running_loop()
         self._recovery = Recovery(link.config, patient=patient)
         self._token: str | None = None
-        self._fetch: CallOptions | None = None
         self._wire: Wire | None = None
         self._counts = link.config.connections > 1
         self._counted = 0
@@ -68,14 +73,10 @@ class Leg:
         """Returns what ended the last connection."""
         return self._recovery.cause
 
-    def start(self, turn: Turn) -> None:
-        """Starts a turn here."""
-        token = self._link.token()
-        if token is None:
-            self._fetch = None if self._link.source is None else turn.call
-        elif token != self._token and self._token is not None:
+    def start(self, turn: Turn, token: str | None) -> None:
+        """Starts a turn here, with the token that is good now."""
+        if token is not None and token != self._token and self._rpc is not None:
             self._renew(token)
-        turn.call.left()  # raises when there is no time
         self.machine.start(turn)
         turn.leg, turn.resumes = self, self.resumes
         self._count()
@@ -140,11 +141,13 @@ class Leg:
         link, machine, recovery = self._link, self.machine, self._recovery
         error: DeepSeekError = ServiceUnavailableError("the gateway closed the session", attempts=1)
         self._status = None
-        self._token = link.token()
-        if self._token is None and link.source is not None and link.config.token_delivery == "metadata":
-            call = self._call
-            fresh = CallOptions(call.request_id, call.metadata, call.timeouts, call.wait_for_ready)
-            self._token = await link.fetch(fresh)
+        left = recovery.left(self._loop.time())
+        try:
+            self._token = link.token()
+            if self._token is None and link.source is not None and link.config.token_delivery == "metadata":
+                self._token = await link.fetch(_within(self._call, left))
+        except DeepSeekError as failure:
+            return failure, False
         wire = self._wire = link.room().wire
         machine.connect()
         rpc = self._rpc = wire.method(TextServiceStub, "Session")(
@@ -154,7 +157,6 @@ class Leg:
         wire.track(rpc)
         self._count()
         rpc.add_done_callback(self._settle)
-        left = recovery.left(self._loop.time())
         limit = None if left == float("inf") else self._loop.call_later(left, rpc.cancel)
         writer = self._loop.create_task(self._write(rpc))
         read, receive = rpc.read, machine.receive
@@ -167,9 +169,7 @@ class Leg:
                 if machine.going_away:
                     self._driver.move(self)
                 for turn in changed:
-                    if turn.error is not None and self._again(turn, turn.error):
-                        self._driver.restart(turn)
-                    else:
+                    if turn.error is None or not self._again(turn, turn.error):
                         turn.wake()
                 self._count()
                 if machine.going_away and machine.idle and not machine.closing:
@@ -198,10 +198,18 @@ class Leg:
         return error, False
 
     def _again(self, turn: Turn, error: DeepSeekError) -> bool:
-        """Says whether a turn that has failed is only to be started again: here, elsewhere, or with another token."""
-        if turn.seen or not may_restart(turn, self._link.config):
+        """Has a turn that has failed started again, where that mends it: elsewhere, with another token, or later."""
+        error.attempts = max(error.attempts, turn.tries)
+        if turn.seen:
             return False
-        return self.machine.again(turn, error) or (turn.tries == 1 and self._link.renews(error, self._token))
+        moves = self.machine.again(turn, error) and turn.tries < MOST_STARTS
+        if moves or (turn.tries == 1 and self._link.renews(error, self._token)):
+            self._driver.restart(turn)
+            return True
+        pause = retry_pause(turn, error, self._link.config)
+        if pause is not None:
+            self._driver.retry(turn, pause)
+        return pause is not None
 
     def _opened(self, data: bytes, limit: asyncio.TimerHandle | None) -> None:
         """Takes the gateway's first message in."""
@@ -223,8 +231,6 @@ class Leg:
         write, take = rpc.write, self.machine.take
         try:
             while True:
-                if self._fetch is not None:
-                    await self._fetch_token(self._fetch)
                 data = take()
                 if data is not None:
                     await write(data)
@@ -238,14 +244,6 @@ class Leg:
                     await self._writable
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # the reader sees why
-
-    async def _fetch_token(self, call: CallOptions) -> None:
-        """Gets the token that a turn was started without; without one the gateway refuses the turn."""
-        self._fetch = None
-        with suppress(DeepSeekError):
-            token = await self._link.fetch(call)
-            if token is not None and token != self._token:
-                self._renew(token)
 
     def _settle(self, rpc: Any) -> None:
         """Keeps the status that the gateway ended the stream with.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -13,7 +14,7 @@ from deepseek_grpc._transport.aio import Link
 from deepseek_grpc._transport.aio_leg import Leg
 from deepseek_grpc._transport.aio_turn import Turn
 from deepseek_grpc._transport.session_stub import TextServiceStub
-from deepseek_grpc.errors import ClosedError, DeepSeekError
+from deepseek_grpc.errors import ClosedError, DeepSeekError, InternalError
 
 __all__ = ["SessionDriver", "Turn", "open_session"]
 
@@ -32,6 +33,9 @@ class SessionDriver:
         self._loop = asyncio.get_running_loop()
         self._on_close = link.room().on_close
         self._legs: list[Leg] = []
+        self._paused: set[Turn] = set()
+        """The turns that wait for a token, or to be tried again."""
+        self._fetches: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._due = float("inf")
         self._closed: ClosedError | None = None
@@ -68,10 +72,48 @@ class SessionDriver:
 
     def place(self, turn: Turn) -> None:
         """Starts a turn in the session that new turns go to; raises what says that it can't begin."""
+        turn.call.left()  # raises when there is no time
+        token = self._link.token()
+        if token is None and self._link.source is not None:
+            self._paused.add(turn)
+            task = self._loop.create_task(self._place_later(turn))
+            self._fetches.add(task)
+            task.add_done_callback(self._fetches.discard)
+        else:
+            self._place(turn, token)
+
+    async def _place_later(self, turn: Turn) -> None:
+        """Waits for a token first; nothing else of the session does."""
+        try:
+            token = await self._link.fetch(turn.call)
+            if self._goes_on(turn):
+                self._place(turn, token)
+        except DeepSeekError as error:
+            self._paused.discard(turn)
+            turn.end(error)
+
+    def _place(self, turn: Turn, token: str | None) -> None:
         leg = self._leg
         if leg is None:
             leg = self._leg = self._open()
-        leg.start(turn)
+        leg.start(turn, token)
+
+    def _goes_on(self, turn: Turn) -> bool:
+        """Ends a turn's pause; says whether it is still wanted."""
+        if turn in self._paused:
+            self._paused.discard(turn)
+            return not turn.ended
+        return False
+
+    def retry(self, turn: Turn, pause: float) -> None:
+        """Starts a turn again that nothing came of, after so many seconds, more or less."""
+        turn.ended, turn.error = False, None
+        self._paused.add(turn)
+        self._loop.call_later(pause * random.uniform(0.8, 1.2), self._retry, turn)
+
+    def _retry(self, turn: Turn) -> None:
+        if self._goes_on(turn):
+            self.restart(turn)
 
     def move(self, leg: Leg) -> None:
         """Has new turns go elsewhere, because a leg's gateway has asked for it or has lost the session."""
@@ -99,6 +141,9 @@ class SessionDriver:
             self.place(turn)
         except DeepSeekError as error:
             turn.end(error)
+        except Exception as defect:
+            turn.end(InternalError(f"the turn couldn't be started again: {defect!r}", request_id=turn.request_id))
+            raise
 
     def _watch(self, turn: Turn) -> None:
         """Has the turn's limits looked at when the first of them may be over. One timer serves all turns."""
@@ -111,7 +156,8 @@ class SessionDriver:
 
     def _look(self) -> None:
         self._timer, self._due = None, float("inf")
-        wait = min((turn.check() for leg in tuple(self._legs) for turn in leg.turns()), default=None)
+        turns = (*self._paused, *(turn for leg in self._legs for turn in leg.turns()))
+        wait = min((turn.check() for turn in turns), default=None)
         if wait is not None and wait < float("inf"):
             self._due = self._loop.time() + wait
             self._timer = self._loop.call_at(self._due, self._look)
@@ -123,6 +169,9 @@ class SessionDriver:
             self._leg = None
             if self._timer is not None:
                 self._timer.cancel()
+        paused, self._paused = self._paused, set()
+        for turn in paused:
+            turn.end(restated(self._closed, turn.request_id))
         legs = tuple(self._legs)
         for leg in legs:
             leg.close(self._closed)

@@ -150,6 +150,7 @@ class Turn(ClientTurn):
     def _stop(self) -> None:
         if self.leg is not None:
             self.leg.cancel(self)
+        self.ended = True
         self.wake()
 
     async def aclose(self) -> None:

@@ -6,7 +6,6 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,10 +13,11 @@ import grpc
 
 from deepseek_grpc._call import CallOptions
 from deepseek_grpc._session.client import ClientSession
-from deepseek_grpc._session.recovery import Recovery, Verdict, may_restart
+from deepseek_grpc._session.recovery import MOST_STARTS, Recovery, Verdict, retry_pause
 from deepseek_grpc._transport.session_stub import TextServiceStub, session_log
 from deepseek_grpc._transport.sync import Link, Wire
 from deepseek_grpc._transport.timers import Timer, timers
+from deepseek_grpc.config import Timeouts
 from deepseek_grpc.errors import ClosedError, DeepSeekError, InternalError, ServiceUnavailableError
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ class Leg:
         self._counts = link.config.connections > 1
         self._counted = 0
         self._token: str | None = None
-        self._fetch: CallOptions | None = None
         self._wire: Wire | None = None
         self._rpc: Any = None
         self._gate: threading.Lock | None = None  # the connection's, where its writer waits
@@ -69,9 +68,7 @@ class Leg:
 
     def start(self, turn: Turn, token: str | None) -> threading.Lock | None:
         """Starts a turn here, with the token that is good now."""
-        if token is None:
-            self._fetch = None if self._link.source is None else turn.call
-        elif token != self._token and self._token is not None:
+        if token is not None and token != self._token and self._rpc is not None:
             self._renew(token)
         self.machine.start(turn)
         turn.leg, turn.resumes = self, self.resumes
@@ -157,9 +154,14 @@ class Leg:
         """Runs over one connection; returns what it ended with, and whether the gateway has broken the rules."""
         link, machine, recovery, call = self._link, self.machine, self._recovery, self._call
         error: DeepSeekError = ServiceUnavailableError("the gateway closed the session", attempts=1)
-        token = link.token()
-        if token is None and link.config.token_delivery == "metadata":
-            token = link.fetch(CallOptions(call.request_id, call.metadata, call.timeouts, call.wait_for_ready))
+        left = recovery.left(time.monotonic())
+        try:
+            token = link.token()
+            if token is None and link.config.token_delivery == "metadata":
+                timeouts = call.timeouts if left == float("inf") else Timeouts(total=left).over(call.timeouts)
+                token = link.fetch(CallOptions(call.request_id, call.metadata, timeouts, call.wait_for_ready))
+        except DeepSeekError as failure:
+            return failure, False
         wire = link.wire()
         gate = threading.Lock()
         gate.acquire()
@@ -176,7 +178,7 @@ class Leg:
                     metadata=link.sent(call, token),
                     wait_for_ready=recovery.waits or call.wait_for_ready,
                 )
-            if (left := recovery.left(time.monotonic())) < float("inf"):
+            if left < float("inf"):
                 limit = timers.at(time.monotonic() + left, self._rpc.cancel)
             for data in self._rpc:
                 self._received(data, limit)
@@ -234,24 +236,30 @@ class Leg:
                 self._driver.move(self)
                 if machine.idle and not machine.closing:
                     machine.close()
-                    gate = self.writer()
+                    gate = self.writer() or gate
             if self._waits:  # it is only woken if there is something for it
                 self._ready = machine.take()
                 if self._ready is not None:
-                    gate = self.writer()
+                    gate = self.writer() or gate
         for turn in changed:
-            if turn.error is not None and self._again(turn, turn.error):
-                self._driver.restart(turn)
-            else:
+            if turn.error is None or not self._again(turn, turn.error):
                 turn.wake()
         if gate is not None:
             gate.release()
 
     def _again(self, turn: Turn, error: DeepSeekError) -> bool:
-        """Says whether a turn that has failed is only to be started again: here, elsewhere, or with another token."""
-        if turn.seen or not may_restart(turn, self._link.config):
+        """Has a turn that has failed started again, where that mends it: elsewhere, with another token, or later."""
+        error.attempts = max(error.attempts, turn.tries)
+        if turn.seen:
             return False
-        return self.machine.again(turn, error) or (turn.tries == 1 and self._link.renews(error, self._token))
+        moves = self.machine.again(turn, error) and turn.tries < MOST_STARTS
+        if moves or (turn.tries == 1 and self._link.renews(error, self._token)):
+            self._driver.restart(turn)
+            return True
+        pause = retry_pause(turn, error, self._link.config)
+        if pause is not None:
+            self._driver.retry(turn, pause)
+        return pause is not None
 
     def _opened(self, data: bytes, limit: Timer | None) -> None:
         """Takes the gateway's first message in."""
@@ -279,20 +287,17 @@ class Leg:
             with lock:
                 if self._gate is not gate:  # the connection is over
                     return
-                fetch, self._fetch = self._fetch, None
                 data, self._ready = self._ready, None
-                if data is None and fetch is None:
+                if data is None:
                     data = machine.take()
                     if data is None:
                         if machine.closing:
                             return
                         self._waits = True
-            if fetch is not None:
-                self._fetch_token(fetch)
             if data is not None:
                 self._last = len(data)
                 yield data
-            elif fetch is None:
+            else:
                 gate.acquire()
                 self._hold(gate)
 
@@ -315,11 +320,3 @@ class Leg:
                 held, self._holds = self._holds, False
             if not held:  # somebody has just released it
                 gate.acquire()
-
-    def _fetch_token(self, call: CallOptions) -> None:
-        """Gets the token that a turn was started without; without one the gateway refuses the turn."""
-        with suppress(DeepSeekError):
-            token = self._link.fetch(call)
-            with self._lock:
-                if token is not None and token != self._token:
-                    self._renew(token)

@@ -6,10 +6,12 @@ of it, and threads are woken outside of it where that is possible: they would on
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from deepseek_grpc import _forks
@@ -19,7 +21,8 @@ from deepseek_grpc._session.recovery import may_restart
 from deepseek_grpc._transport.session_stub import TextServiceStub
 from deepseek_grpc._transport.sync import Link
 from deepseek_grpc._transport.sync_leg import Leg
-from deepseek_grpc.errors import CancelledByPeerError, ClosedError, DeadlineExceededError, DeepSeekError
+from deepseek_grpc._transport.timers import timers
+from deepseek_grpc.errors import CancelledByPeerError, ClosedError, DeadlineExceededError, DeepSeekError, InternalError
 
 if TYPE_CHECKING:
     from deepseek_grpc._codec.observe import Observation
@@ -46,6 +49,7 @@ class SessionDriver:
         self._link = link
         self._call = call
         self._legs: list[Leg] = []
+        self._paused: set[Turn] = set()  # those that wait to be tried again
         self._closed: ClosedError | None = None
         _forks.check()
         if link.closed:
@@ -86,7 +90,7 @@ class SessionDriver:
     def place(self, turn: Turn) -> None:
         """Starts a turn in the session that new turns go to; raises what says that it can't begin."""
         turn.call.left()  # raises when there is no time
-        token = self._link.token()
+        token = self._link.fetch(turn.call)
         with self.lock:
             if self._closed is not None:
                 raise restated(self._closed, turn.request_id)
@@ -126,11 +130,37 @@ class SessionDriver:
 
     def restart(self, turn: Turn) -> None:
         """Starts a turn again that nothing came of."""
+        with suppress(DeepSeekError):
+            if self._link.token() is None and self._link.source is not None:  # whoever calls has other things to do
+                threading.Thread(target=self._restart, args=(turn,), name="deepseek-grpc-restart", daemon=True).start()
+                return
+        self._restart(turn)
+
+    def _restart(self, turn: Turn) -> None:
         try:
             self.place(turn)
         except DeepSeekError as error:
             turn.ended = False
             turn.end(error)
+        except Exception as defect:
+            turn.ended = False
+            turn.end(InternalError(f"the turn couldn't be started again: {defect!r}", request_id=turn.request_id))
+            raise
+
+    def retry(self, turn: Turn, pause: float) -> None:
+        """Starts a turn again that nothing came of, after so many seconds, more or less."""
+        with self.lock:
+            turn.ended, turn.error = False, None
+            self._paused.add(turn)
+        timers.at(time.monotonic() + pause * random.uniform(0.8, 1.2), partial(self._retry, turn))
+
+    def _retry(self, turn: Turn) -> None:
+        with self.lock:
+            if turn not in self._paused:
+                return
+            self._paused.discard(turn)
+        if not turn.stopped:
+            self.restart(turn)
 
     def close(self) -> None:
         """Closes the session; turns that are not over end in ClosedError."""
@@ -144,7 +174,8 @@ class SessionDriver:
                 self._closed = ClosedError("the session was closed", request_id=self._call.request_id)
                 self._close_by = time.monotonic() + _CLOSING_SECONDS
             self._leg = None
-            lost = [turn for leg in self._legs for turn in leg.close()]
+            lost = [*self._paused, *(turn for leg in self._legs for turn in leg.close())]
+            self._paused.clear()
         for turn in lost:
             turn.end(restated(self._closed, turn.request_id))
 

@@ -17,7 +17,6 @@ from typing import Final, Literal, Self, TypeAlias
 __all__ = ["Connection", "Fault", "Kind", "Proxy", "faults"]
 
 _PATIENCE: Final = 10.0
-_ROUNDS: Final = 10  # of the loop, within which a transport that is being made or aborted has got there
 _LINGER_0: Final = struct.pack("ii", 1, 0)  # closing such a socket sends RST, and what was to be sent is lost
 
 Kind: TypeAlias = Literal["fin", "rst", "black hole"]
@@ -143,34 +142,36 @@ class Proxy:
             runner.run(self._serve(listener))
 
     async def _serve(self, listener: socket.socket) -> None:
-        server = await self._loop.create_server(self._accept, sock=listener)
-        await self._over.wait()
-        server.close()
+        # No server of asyncio's: it drops what it is accepting when it is closed (3.11), and the socket stays open.
+        with listener:
+            listener.setblocking(False)
+            self._loop.add_reader(listener, self._accept, listener)
+            await self._over.wait()
+            self._loop.remove_reader(listener)
         await asyncio.gather(*self._tasks)  # cancelled, they would leave transports that nobody closes
-        quiet, until = 0, self._loop.time() + _PATIENCE
-        while quiet < _ROUNDS and self._loop.time() < until:
-            quiet = 0 if self._open else quiet + 1
-            for end in tuple(self._open):
-                end.transport.abort()
-            await asyncio.sleep(0.001)
+        for end in self._open:
+            end.transport.abort()
+        while self._open:
+            await asyncio.sleep(0)
 
-    def _accept(self) -> _End:
-        connection = Connection(self)
-        if not self._down:
-            self.connections.append(connection)
-        return connection._near
-
-    def _connect(self, connection: Connection) -> None:
-        """Connects the other side of a connection that was accepted."""
-        if self._down:
-            connection._abort()
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):  # it is gone already
             return
+        if self._down:
+            sock.close()
+            return
+        connection = Connection(self)
         connection._fault = next(self._plan, None)
-        task = self._loop.create_task(self._reach(connection))
+        self.connections.append(connection)
+        task = self._loop.create_task(self._connect(connection, sock))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _reach(self, connection: Connection) -> None:
+    async def _connect(self, connection: Connection, sock: socket.socket) -> None:
+        """Takes up both sides of a connection; afterwards both transports have told their ends of it."""
+        await self._loop.connect_accepted_socket(lambda: connection._near, sock)
         try:
             await self._loop.create_connection(lambda: connection._far, *self._target)
         except OSError:
@@ -259,11 +260,6 @@ class Connection:
             self._steer()
         self._proxy._has_struck()
 
-    def _abort(self) -> None:
-        for end in (self._near, self._far):
-            if end.transport is not None:
-                end.transport.abort()
-
     def _steer(self) -> None:
         """Reads from both sides, or from none: then not even an end gets through."""
         for end in (self._near, self._far):
@@ -289,9 +285,7 @@ class _End(asyncio.Protocol):
         connection = self._connection
         connection._proxy._open.add(self)
         transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self is connection._near:
-            connection._proxy._connect(connection)
-        elif self.other.over:
+        if self.other.over:
             transport.close()
         for data in self._early:
             transport.write(data)

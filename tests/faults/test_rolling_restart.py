@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +17,7 @@ import pytest
 
 from deepseek_grpc import AsyncClient, Client, JWTSigner, TextDelta
 from deepseek_grpc.errors import DeepSeekError, NotFoundError
+from tests.gateway_process import end, free_port, start
 
 SECRET = "0123456789abcdef0123456789abcdef"
 ROUNDS = 2
@@ -49,19 +48,6 @@ test = ["text.*"]
 """
 
 
-def free_port() -> int:
-    """Returns a port below those that connections and other tests' listeners get from the system, so that it stays."""
-    numbers = random.Random()
-    while True:
-        port = numbers.randrange(15_000, 30_000)
-        with socket.socket() as trial:
-            try:
-                trial.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-
-
 class Server:
     """A gateway that can be started again where it was."""
 
@@ -83,20 +69,19 @@ class Server:
         self._config.write_text(CONFIG % (self._port, self.model))
         command = [sys.executable, "-m", "deepseek_grpc.cli", "serve", "--config", str(self._config)]
         with self._log.open("a") as log:
-            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
-        assert self.process.stdout.readline() == f"listening on {self.address}\n", self._log.read_text()
+            self.process, address = start(command, stderr=log)
+        assert address == self.address
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(40)
-        self.process.stdout.close()
-        return status
+        try:
+            return self.process.wait(40)
+        finally:
+            end(self.process)
 
     def kill(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.kill()
-            self.process.wait(10)
-            self.process.stdout.close()
+        if self.process is not None:
+            end(self.process)
 
 
 @dataclass

@@ -98,6 +98,7 @@ def test_what_passes_by_itself_is_tried_again(code):
 
 def test_a_refused_token_is_renewed_once():
     refused = error("UNAUTHENTICATED")
+    refused.attempts = 1
     recovery = Recovery(CONFIG, patient=True)
     assert decide(recovery, refused, renews=lambda: False) is FAIL
     assert decide(recovery, refused, renews=lambda: True) is AGAIN

@@ -48,7 +48,8 @@ class TestEveryValue:
 
     def test_names_its_fields(self, cls):
         names = [field.name for field in dataclasses.fields(cls)]
-        shown = ", ".join(f"{name}='value {i}'" for i, name in enumerate(names))
+        parts = [field.name for field in dataclasses.fields(cls) if field.repr and field.compare]
+        shown = ", ".join(f"{name}='value {i}'" for i, name in enumerate(parts))
         assert repr(filled(cls)) == f"{cls.__name__}({shown})"
         assert cls(**{name: getattr(filled(cls), name) for name in names}) == filled(cls)
 
@@ -133,3 +134,10 @@ def test_unset_is_neither_none_nor_false_by_accident():
 
 def test_a_tool_takes_a_schema_as_a_mapping_or_as_text():
     assert Tool("f", parameters={"type": "object"}) != Tool("f", parameters='{"type": "object"}')
+
+
+def test_the_turn_of_an_answer_is_no_part_of_its_value():
+    answer = types.Completion("Hi", "stop", types.Usage(), types.Meta(), turn=object())
+    same = types.Completion("Hi", "stop", types.Usage(), types.Meta())
+    assert (answer, hash(answer), repr(answer)) == (same, hash(same), repr(same))
+    assert pickle.loads(pickle.dumps(answer)).turn is None

@@ -13,6 +13,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import grpc.aio
+
 from deepseek_grpc._codec.checks import check_complete, check_generate
 from deepseek_grpc._codec.fim import decode_complete
 from deepseek_grpc._codec.request import decode_generate
@@ -110,7 +112,10 @@ class HostedSession:
         while self._connection is me and not self._over:
             data = take()
             if data is not None:
-                await write(data)
+                try:
+                    await write(data)
+                except grpc.aio.InternalError as error:  # there is no call any more, and this is about to be cancelled
+                    raise CancelledByPeerError("the connection is lost") from error
                 self._relax()
                 if self.machine.ready:
                     await collect(queued)
@@ -197,6 +202,8 @@ class HostedSession:
             await before
         try:
             await call.renew(token)
+        except ServiceUnavailableError:  # its issuer's keys can't be had now: the old one counts as long as it is good
+            return
         except Exception as error:  # noqa: BLE001 - the handler raises it, and the guard makes a status of it
             if call is self.call:
                 self._failure = translate(error, call.request_id)

@@ -6,13 +6,14 @@ import asyncio
 
 import pytest
 
-from deepseek_grpc import ClientConfig, Finished, Started, TextDelta, Tool, system, tool_result, user
+from deepseek_grpc import ClientConfig, Finished, Retry, Started, TextDelta, Tool, system, tool_result, user
 from deepseek_grpc.errors import (
     ClosedError,
     DeepSeekError,
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
+    RequestTooLargeError,
     ServiceUnavailableError,
     StreamInterruptedError,
 )
@@ -125,7 +126,7 @@ async def test_cancelling_one_leaves_others(fake_server, session):
 
 
 async def test_a_failing_turn_leaves_others(fake_server, session):
-    fake_server.text.script(Delay(0.05), Fail("RESOURCE_EXHAUSTED", retry_after=7))
+    fake_server.text.script(Delay(0.05), Fail("RESOURCE_EXHAUSTED", retry_after=7, retryable=False))
     fake_server.text.script("a", Delay(0.1), "b")
     failing = session.stream("Hi")
     await asyncio.to_thread(fake_server.text.wait_for_requests, 1)
@@ -396,3 +397,66 @@ async def test_a_turn_that_is_given_up_before_it_begins(fake_server, session):
     await stream.cancel()
     assert (await stream.final()).finish_reason == "cancelled"
     assert (await session.generate("Hi")).text == HELLO
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
+async def test_what_passes_is_tried_again_as_calls_are(fake_server, session, code):
+    for _ in range(2):
+        fake_server.text.script(Fail(code, retry_after=0.05))
+        fake_server.text.script("Hel", "lo")
+    answer = await session.generate("Hi")
+    assert (answer.text, answer.meta.upstream.attempts) == ("Hello", 2)
+    assert await text_of(session.stream("Hi")) == "Hello"
+    assert len(fake_server.text.requests) == 4
+
+
+async def test_what_does_not_pass_is_tried_as_often_as_calls_are(fake_server):
+    fake_server.text.default = (Fail("UNAVAILABLE"),)
+    config = ClientConfig(retry=Retry(attempts=3, initial_backoff=0.05))
+    async with fake_server.async_client(config=config) as client, client.text.session() as session:
+        with pytest.raises(ServiceUnavailableError) as caught:
+            await session.generate("Hi")
+    assert (caught.value.attempts, len(fake_server.text.requests)) == (3, 3)
+
+
+async def test_a_turn_that_waits_to_be_tried_again_can_be_given_up(fake_server, session):
+    fake_server.text.script(Fail("UNAVAILABLE", retry_after=30))
+    stream = session.stream("Hi")
+    await asyncio.to_thread(fake_server.text.wait_for_requests, 1)
+    await session.generate("Hi")
+    await stream.cancel()
+    assert (await stream.final()).finish_reason == "cancelled"
+    fake_server.text.script(Fail("UNAVAILABLE", retry_after=30))
+    call = start_task(lambda: session.generate("Hi"))
+    await asyncio.to_thread(fake_server.text.wait_for_requests, 3)
+    await session.aclose()
+    with pytest.raises(ClosedError):
+        await call.result()
+
+
+async def test_no_retries_are_no_reason_to_lose_a_conversation(fake_server):
+    config = ClientConfig(retry=Retry(attempts=1))
+    async with fake_server.async_client(config=config) as client, client.text.session() as session:
+        first = await session.generate("Hi")
+        for letter in "abc":
+            await session.generate(letter * 400_000)
+        await session.generate("Again", parent=first)
+    assert asked(fake_server)[-1] == [("user", "Hi"), ("assistant", HELLO), ("user", "Again")]
+
+
+async def test_a_conversation_may_be_long(fake_server, client, session):
+    answer = await session.generate("0")
+    for number in range(1, 1200):
+        answer = await session.generate(str(number), parent=answer)
+    async with client.text.session() as other:
+        await other.generate("last", parent=answer)
+    assert len(asked(fake_server)[-1]) == 2 * 1200 + 1
+
+
+async def test_an_answer_that_no_message_may_carry_ends_in_an_error(fake_server):
+    fake_server.text.script("x" * 600_000)
+    config = ClientConfig(max_message_bytes=300_000)
+    async with fake_server.async_client(config=config) as client, client.text.session() as session:
+        with pytest.raises(RequestTooLargeError):
+            await session.generate("Hi")
+        assert (await session.generate("Hi")).text == HELLO

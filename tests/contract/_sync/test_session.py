@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import pytest
 
-from deepseek_grpc import ClientConfig, Finished, Started, TextDelta, Tool, system, tool_result, user
+from deepseek_grpc import ClientConfig, Finished, Retry, Started, TextDelta, Tool, system, tool_result, user
 from deepseek_grpc.errors import (
     ClosedError,
     DeepSeekError,
     InvalidRequestError,
     NotFoundError,
     PermissionDeniedError,
+    RequestTooLargeError,
     ServiceUnavailableError,
     StreamInterruptedError,
 )
@@ -124,7 +125,7 @@ def test_cancelling_one_leaves_others(fake_server, session):
 
 
 def test_a_failing_turn_leaves_others(fake_server, session):
-    fake_server.text.script(Delay(0.05), Fail("RESOURCE_EXHAUSTED", retry_after=7))
+    fake_server.text.script(Delay(0.05), Fail("RESOURCE_EXHAUSTED", retry_after=7, retryable=False))
     fake_server.text.script("a", Delay(0.1), "b")
     failing = session.stream("Hi")
     fake_server.text.wait_for_requests(1)
@@ -395,3 +396,66 @@ def test_a_turn_that_is_given_up_before_it_begins(fake_server, session):
     stream.cancel()
     assert (stream.final()).finish_reason == "cancelled"
     assert (session.generate("Hi")).text == HELLO
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "RESOURCE_EXHAUSTED"])
+def test_what_passes_is_tried_again_as_calls_are(fake_server, session, code):
+    for _ in range(2):
+        fake_server.text.script(Fail(code, retry_after=0.05))
+        fake_server.text.script("Hel", "lo")
+    answer = session.generate("Hi")
+    assert (answer.text, answer.meta.upstream.attempts) == ("Hello", 2)
+    assert text_of(session.stream("Hi")) == "Hello"
+    assert len(fake_server.text.requests) == 4
+
+
+def test_what_does_not_pass_is_tried_as_often_as_calls_are(fake_server):
+    fake_server.text.default = (Fail("UNAVAILABLE"),)
+    config = ClientConfig(retry=Retry(attempts=3, initial_backoff=0.05))
+    with fake_server.client(config=config) as client, client.text.session() as session:
+        with pytest.raises(ServiceUnavailableError) as caught:
+            session.generate("Hi")
+    assert (caught.value.attempts, len(fake_server.text.requests)) == (3, 3)
+
+
+def test_a_turn_that_waits_to_be_tried_again_can_be_given_up(fake_server, session):
+    fake_server.text.script(Fail("UNAVAILABLE", retry_after=30))
+    stream = session.stream("Hi")
+    fake_server.text.wait_for_requests(1)
+    session.generate("Hi")
+    stream.cancel()
+    assert (stream.final()).finish_reason == "cancelled"
+    fake_server.text.script(Fail("UNAVAILABLE", retry_after=30))
+    call = start_thread(lambda: session.generate("Hi"))
+    fake_server.text.wait_for_requests(3)
+    session.close()
+    with pytest.raises(ClosedError):
+        call.result()
+
+
+def test_no_retries_are_no_reason_to_lose_a_conversation(fake_server):
+    config = ClientConfig(retry=Retry(attempts=1))
+    with fake_server.client(config=config) as client, client.text.session() as session:
+        first = session.generate("Hi")
+        for letter in "abc":
+            session.generate(letter * 400_000)
+        session.generate("Again", parent=first)
+    assert asked(fake_server)[-1] == [("user", "Hi"), ("assistant", HELLO), ("user", "Again")]
+
+
+def test_a_conversation_may_be_long(fake_server, client, session):
+    answer = session.generate("0")
+    for number in range(1, 1200):
+        answer = session.generate(str(number), parent=answer)
+    with client.text.session() as other:
+        other.generate("last", parent=answer)
+    assert len(asked(fake_server)[-1]) == 2 * 1200 + 1
+
+
+def test_an_answer_that_no_message_may_carry_ends_in_an_error(fake_server):
+    fake_server.text.script("x" * 600_000)
+    config = ClientConfig(max_message_bytes=300_000)
+    with fake_server.client(config=config) as client, client.text.session() as session:
+        with pytest.raises(RequestTooLargeError):
+            session.generate("Hi")
+        assert (session.generate("Hi")).text == HELLO
