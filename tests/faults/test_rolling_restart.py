@@ -20,7 +20,7 @@ from deepseek_grpc.errors import DeepSeekError, NotFoundError
 from tests.gateway_process import end, free_port, start
 
 SECRET = "0123456789abcdef0123456789abcdef"
-ROUNDS = 2
+ROUNDS = 1
 PACE = 60
 """Tokens a second."""
 TOKENS = 40

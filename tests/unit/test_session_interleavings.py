@@ -401,5 +401,5 @@ class LossySessions(RuleBasedStateMachine):
 
 TestLossySessions = LossySessions.TestCase
 TestLossySessions.settings = settings(
-    max_examples=400, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=200, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
 )

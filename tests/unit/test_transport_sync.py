@@ -528,7 +528,7 @@ def test_a_turn_that_says_nothing_is_cancelled_alone(session, timeout, error):
 def test_a_turn_fails_alone(session):
     turn, frame = start(session)
     error = pb.ErrorFrame(turn_id=frame.turn_id)
-    error.status.CopyFrom(encode_status(RateLimitError("slow down", retry_after=1)))
+    error.status.CopyFrom(encode_status(RateLimitError("slow down", retry_after=1, retryable=False)))
     say(session[1], pb.ServerFrame(error=error))
     with pytest.raises(RateLimitError) as caught:
         turn.read()
