@@ -184,7 +184,8 @@ def test_no_command_prints_a_secret(fake, command):
         (ID | SECRET_ | TOKEN | URL, ["--wrong"]),
         (ID | SECRET_ | TOKEN | URL, ["--help"]),
     ]:
-        done = run(*command, *flags, env=env, stdin="x\n")
+        # What calls nobody has nothing to print but its own words.
+        done = (run if "DEEPSEEK_GRPC_TARGET" in env else run_here)(*command, *flags, env=env, stdin="x\n")
         assert "canary" not in done.stdout + done.stderr
         assert done.stdout or done.stderr
 

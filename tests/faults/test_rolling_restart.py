@@ -237,8 +237,8 @@ def servers(tmp_path):
 def test_a_rolling_restart_loses_no_call(servers):
     first, second = servers
     first.start()
+    second.start()
     with Load(f"ipv4:{first.address},{second.address}") as load:
-        second.start()
         load.reach(first)
         load.reach(second)
         for _ in range(ROUNDS):

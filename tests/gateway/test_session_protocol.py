@@ -93,8 +93,9 @@ def test_a_peer_that_half_closes_at_once(session):
     assert "a session begins with open" in refused(session)
 
 
-def test_a_peer_that_says_nothing(session, monkeypatch):
-    monkeypatch.setattr(service, "OPEN_SECONDS", 0.05)
+def test_a_peer_that_says_nothing(fake_server, raw, monkeypatch):
+    monkeypatch.setattr(service, "OPEN_SECONDS", 0.05)  # before the call begins, which is when it is read
+    session = RawSession(raw, bearer(fake_server))
     assert "didn't come within 0.05 s; a session begins with open" in refused(session)
 
 
