@@ -503,8 +503,13 @@ async def async_calls(client: AsyncClient) -> None:
         await stream.aclose()
     async with client.text.session() as session:
         assert_type(session, AsyncSession)
-        assert_type(await session.generate("Hi"), Completion)
-        async with session.stream("Hi", **options()) as turn:
+        answer = await session.generate("Hi")
+        assert_type(answer, Completion)
+        assert_type(await session.generate("Hi", parent=answer), Completion)
+        assert_type(await session.complete("a", suffix="b"), Completion)
+        assert_type(session.stream_complete("a"), AsyncTextStream)
+        async with session.stream("Hi", parent=answer, on_interrupt="raise", **options()) as turn:
+            assert_type(turn.so_far(), Completion | None)
             assert_type(turn, AsyncTextStream)
         await session.aclose()
     async with client as same:
