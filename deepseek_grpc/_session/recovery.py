@@ -12,11 +12,11 @@ from deepseek_grpc._session.client import ClientSession, ClientTurn
 from deepseek_grpc.config import ClientConfig
 from deepseek_grpc.errors import AuthenticationError, DeepSeekError, InvalidRequestError, ServiceUnavailableError
 
-__all__ = ["MOST_STARTS", "Recovery", "Verdict", "may_restart", "retry_pause"]
+__all__ = ["Recovery", "Verdict", "may_restart", "second_try"]
 
 _ELSEWHERE_TRIES: Final = 3
 """How often a resume may reach the wrong gateway: the balancer may need a moment to find the right one again."""
-MOST_STARTS: Final = 8
+_MOST_STARTS: Final = 8
 """How often a turn is started, the first time included, where nothing came of it."""
 _STEADY_SECONDS: Final = 1.0
 """A connection that has lived so long was of use."""
@@ -37,16 +37,30 @@ _PASSING: Final = frozenset(
 
 def may_restart(turn: ClientTurn, config: ClientConfig) -> bool:
     """Says whether a turn that nothing came of may be started once more: a request may be what ends its gateways."""
-    return config.retry.attempts > 1 and turn.tries < MOST_STARTS
+    return config.retry.attempts > 1 and turn.tries < _MOST_STARTS
 
 
-def retry_pause(turn: ClientTurn, error: DeepSeekError, config: ClientConfig) -> float | None:
-    """Returns the seconds until a turn that failed before anything came is tried again; None where it isn't.
+def second_try(
+    turn: ClientTurn,
+    error: DeepSeekError,
+    session: ClientSession[Any],
+    config: ClientConfig,
+    renews: Callable[[], bool],
+) -> float | None:
+    """Returns the seconds until a turn that the gateway has refused is started again, None where it isn't.
 
-    It is what gRPC does about calls (gRFC A6), but for the budget that a channel has.
+    It is at once, at 0, with another token, at another gateway or with its whole history; and otherwise what gRPC does
+    about calls that fail before anything came (gRFC A6), but for the budget that a channel has.
     """
+    error.attempts = max(error.attempts, turn.tries)
+    if turn.seen:
+        return None
+    if session.again(turn, error) and turn.tries < _MOST_STARTS:
+        return 0.0
+    if turn.tries == 1 and renews():
+        return 0.0
     retry = config.retry
-    if turn.seen or error.code not in _RETRIED or not error.retryable or turn.tries >= retry.attempts:
+    if error.code not in _RETRIED or not error.retryable or turn.tries >= retry.attempts:
         return None
     pause = error.retry_after
     if pause is None:

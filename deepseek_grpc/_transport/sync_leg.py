@@ -13,7 +13,7 @@ import grpc
 
 from deepseek_grpc._call import CallOptions
 from deepseek_grpc._session.client import ClientSession
-from deepseek_grpc._session.recovery import MOST_STARTS, Recovery, Verdict, retry_pause
+from deepseek_grpc._session.recovery import Recovery, Verdict, second_try
 from deepseek_grpc._transport.session_stub import TextServiceStub, session_log
 from deepseek_grpc._transport.sync import Link, Wire
 from deepseek_grpc._transport.timers import Timer, timers
@@ -242,24 +242,23 @@ class Leg:
                 if self._ready is not None:
                     gate = self.writer() or gate
         for turn in changed:
-            if turn.error is None or not self._again(turn, turn.error):
+            if turn.error is None:
                 turn.wake()
+            else:
+                self._failed(turn, turn.error)
         if gate is not None:
             gate.release()
 
-    def _again(self, turn: Turn, error: DeepSeekError) -> bool:
-        """Has a turn that has failed started again, where that mends it: elsewhere, with another token, or later."""
-        error.attempts = max(error.attempts, turn.tries)
-        if turn.seen:
-            return False
-        moves = self.machine.again(turn, error) and turn.tries < MOST_STARTS
-        if moves or (turn.tries == 1 and self._link.renews(error, self._token)):
-            self._driver.restart(turn)
-            return True
-        pause = retry_pause(turn, error, self._link.config)
-        if pause is not None:
+    def _failed(self, turn: Turn, error: DeepSeekError) -> None:
+        """Has a turn that has failed started again where that mends it, and otherwise tells of it."""
+        link = self._link
+        pause = second_try(turn, error, self.machine, link.config, lambda: link.renews(error, self._token))
+        if pause is None:
+            turn.wake()
+        elif pause:
             self._driver.retry(turn, pause)
-        return pause is not None
+        else:
+            self._driver.restart(turn)
 
     def _opened(self, data: bytes, limit: Timer | None) -> None:
         """Takes the gateway's first message in."""

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deepseek_grpc import ClientConfig, Retry
-from deepseek_grpc._session.client import ClientSession
-from deepseek_grpc._session.recovery import Recovery, Verdict
+from deepseek_grpc._session.client import ClientSession, ClientTurn, Parent
+from deepseek_grpc._session.recovery import Recovery, Verdict, second_try
 from deepseek_grpc.errors import DeepSeekError, FailedPreconditionError, ServiceUnavailableError, error_class
 from deepseek_rpc.v2 import text_pb2 as pb
 
@@ -185,3 +185,55 @@ def test_it_comes_to_an_end_whatever_happens(failures, patient, state):
             else:
                 assert tries < CONFIG.retry.attempts
         now += recovery.pause
+
+
+# What is done about a turn
+
+
+def refused(code="UNAVAILABLE", *, reason=None, retry_after=None, retryable=None):
+    status = grpc.StatusCode[code]
+    cls = error_class(status, reason or "")
+    return cls("no", code=status, reason=reason, retry_after=retry_after, retryable=retryable)
+
+
+class Turn(ClientTurn):
+    def __init__(self, tries=1, *, seen=False, left_ms=0, parent=None):
+        super().__init__(pb.GenerateRequest(prompt="Hi"), "r1", stream=True, parent=parent)
+        self.tries, self.seen, self._left_ms = tries, seen, left_ms
+
+    def deadline_ms(self):
+        return self._left_ms
+
+
+RETRYING = ClientConfig()
+ONCE = ClientConfig(retry=Retry(attempts=1))
+
+
+def parent():
+    return Parent("s1", 1, list)
+
+
+@pytest.mark.parametrize(
+    ("turn", "error", "config", "renewed", "pause"),
+    [
+        (Turn(), refused(), RETRYING, False, 0.1),
+        (Turn(2), refused(), RETRYING, False, 0.2),
+        (Turn(3), refused(), RETRYING, False, 0.4),
+        (Turn(4), refused(), RETRYING, False, None),
+        (Turn(), refused(), ONCE, False, None),
+        (Turn(), refused("RESOURCE_EXHAUSTED", retry_after=7), RETRYING, False, 7),
+        (Turn(left_ms=7000), refused("RESOURCE_EXHAUSTED", retry_after=7), RETRYING, False, None),
+        (Turn(), refused("RESOURCE_EXHAUSTED", retryable=False), RETRYING, False, None),
+        (Turn(seen=True), refused(), RETRYING, True, None),
+        (Turn(), refused("NOT_FOUND"), RETRYING, False, None),
+        (Turn(), refused("UNAUTHENTICATED"), RETRYING, True, 0),
+        (Turn(2), refused("UNAUTHENTICATED"), RETRYING, True, None),
+        (Turn(), refused(reason="GOING_AWAY"), ONCE, False, 0),
+        (Turn(8), refused(reason="GOING_AWAY"), ONCE, False, None),
+        (Turn(parent=parent()), refused("FAILED_PRECONDITION", reason="PARENT_GONE"), ONCE, False, 0),
+        (Turn(), refused("FAILED_PRECONDITION", reason="PARENT_GONE"), RETRYING, False, None),
+    ],
+)
+def test_a_turn_is_started_again_where_that_may_help(turn, error, config, renewed, pause):
+    assert second_try(turn, error, ClientSession(), config, lambda: renewed) == pause
+    assert error.attempts == turn.tries
