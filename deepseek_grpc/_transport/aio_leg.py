@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -78,7 +80,7 @@ class Leg:
         if token is not None and token != self._token and self._rpc is not None:
             self._renew(token)
         self.machine.start(turn)
-        turn.leg, turn.resumes = self, self.resumes
+        turn.leg, turn.resumes, turn.token = self, self.resumes, token
         self._count()
         self.wake()
 
@@ -111,7 +113,11 @@ class Leg:
                 if machine.closing or (machine.going_away and machine.idle):
                     return
                 now = self._loop.time()
-                verdict = Verdict.FAIL if broken else recovery.decide(failure, machine, now, self._renews(failure))
+                verdict = (
+                    Verdict.FAIL
+                    if broken
+                    else recovery.decide(failure, machine, now, partial(self._renews, failure, self._token))
+                )
                 if machine.session_id:
                     session_log().debug("session %s: connection lost: %s", machine.session_id, failure.details)
                 if verdict is Verdict.FAIL:
@@ -132,9 +138,6 @@ class Leg:
             raise
         finally:
             self._driver.over(self, machine.lost(), error)
-
-    def _renews(self, failure: DeepSeekError) -> Any:
-        return lambda: self._link.renews(failure, self._token)
 
     async def _connection(self) -> tuple[DeepSeekError, bool]:
         """Runs over one connection; returns what it ended with, and whether the gateway has broken the rules."""
@@ -199,10 +202,16 @@ class Leg:
             self._counted, self._wire = 0, None
         return error, False
 
+    def _renews(self, error: DeepSeekError, token: str | None) -> bool:
+        """Says whether there is a better token; not where its source fails: what the gateway says is told then."""
+        try:
+            return self._link.renews(error, token)
+        except Exception:  # noqa: BLE001 - a program's own source may raise anything
+            return False
+
     def _failed(self, turn: Turn, error: DeepSeekError) -> None:
         """Has a turn that has failed started again where that mends it, and otherwise tells of it."""
-        link = self._link
-        pause = second_try(turn, error, self.machine, link.config, lambda: link.renews(error, self._token))
+        pause = second_try(turn, error, self.machine, self._link.config, lambda: self._renews(error, turn.token))
         if pause is None:
             turn.wake()
         elif pause:
@@ -221,7 +230,9 @@ class Leg:
         if resumed:
             self.resumes += 1
             session_log().debug("session %s: resumed", machine.session_id)
-        token = self._link.token()
+        token = None
+        with suppress(DeepSeekError):  # its source may be out for the same reason as the network was
+            token = self._link.token()
         if token is not None and token != self._token:  # one that was renewed meanwhile
             self._renew(token)
         self.wake()  # what the gateway lacks may be sent now

@@ -91,6 +91,10 @@ class SessionDriver:
         except DeepSeekError as error:
             self._paused.discard(turn)
             turn.end(error)
+        except Exception as defect:
+            self._paused.discard(turn)
+            turn.end(InternalError(f"the turn couldn't be started: {defect!r}", request_id=turn.request_id))
+            raise
 
     def _place(self, turn: Turn, token: str | None) -> None:
         leg = self._leg
@@ -157,7 +161,7 @@ class SessionDriver:
     def _look(self) -> None:
         self._timer, self._due = None, float("inf")
         turns = (*self._paused, *(turn for leg in self._legs for turn in leg.turns()))
-        wait = min((turn.check() for turn in turns), default=None)
+        wait = min((turn.check() for turn in turns if not turn.ended), default=None)
         if wait is not None and wait < float("inf"):
             self._due = self._loop.time() + wait
             self._timer = self._loop.call_at(self._due, self._look)

@@ -22,7 +22,18 @@ __all__ = ["Turn"]
 class Turn(ClientTurn):
     """One generation or completion within a session, with the face of `Messages` when it is streamed."""
 
-    __slots__ = ("_cancelled", "_timeout", "_until", "_waiter", "_watch", "call", "leg", "observation", "resumes")
+    __slots__ = (
+        "_cancelled",
+        "_timeout",
+        "_until",
+        "_waiter",
+        "_watch",
+        "call",
+        "leg",
+        "observation",
+        "resumes",
+        "token",
+    )
 
     def __init__(self, request: Work, call: CallOptions, *, stream: bool, parent: Parent | None) -> None:
         super().__init__(request, call.request_id, stream=stream, parent=parent)
@@ -36,6 +47,8 @@ class Turn(ClientTurn):
         self.call = call
         self.leg: Leg | None = None
         self.resumes = 0
+        self.token: str | None = None
+        """What it was started with last."""
         self.observation: Observation | None = None
 
     @property

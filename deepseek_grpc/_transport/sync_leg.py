@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,7 +72,7 @@ class Leg:
         if token is not None and token != self._token and self._rpc is not None:
             self._renew(token)
         self.machine.start(turn)
-        turn.leg, turn.resumes = self, self.resumes
+        turn.leg, turn.resumes, turn.token = self, self.resumes, token
         self.count()
         return self.writer()
 
@@ -135,7 +136,7 @@ class Leg:
                 session_log().debug("session %s: connection lost: %s", machine.session_id, failure.details)
             if broken or link.closed:
                 return failure
-            verdict = recovery.decide(failure, machine, time.monotonic(), partial(link.renews, failure, self._token))
+            verdict = recovery.decide(failure, machine, time.monotonic(), partial(self._renews, failure, self._token))
             if verdict is Verdict.FAIL:
                 return failure
             if verdict is Verdict.MOVE:
@@ -249,10 +250,16 @@ class Leg:
         if gate is not None:
             gate.release()
 
+    def _renews(self, error: DeepSeekError, token: str | None) -> bool:
+        """Says whether there is a better token; not where its source fails: what the gateway says is told then."""
+        try:
+            return self._link.renews(error, token)
+        except Exception:  # noqa: BLE001 - a program's own source may raise anything
+            return False
+
     def _failed(self, turn: Turn, error: DeepSeekError) -> None:
         """Has a turn that has failed started again where that mends it, and otherwise tells of it."""
-        link = self._link
-        pause = second_try(turn, error, self.machine, link.config, lambda: link.renews(error, self._token))
+        pause = second_try(turn, error, self.machine, self._link.config, lambda: self._renews(error, turn.token))
         if pause is None:
             turn.wake()
         elif pause:
@@ -262,7 +269,9 @@ class Leg:
 
     def _opened(self, data: bytes, limit: Timer | None) -> None:
         """Takes the gateway's first message in."""
-        machine, token = self.machine, self._link.token()
+        machine, token = self.machine, None
+        with suppress(DeepSeekError):  # its source may be out for the same reason as the network was
+            token = self._link.token()
         with self._lock:
             resumed = bool(machine.resume_token)
             machine.receive(data)

@@ -71,8 +71,8 @@ class SessionDriver:
     def _open(self) -> Leg:
         leg = Leg(self, self._link, self._call, patient=self._moved)
         self._moved = False
-        self._legs.append(leg)
         leg.begin()
+        self._legs.append(leg)
         return leg
 
     def start(self, request: Work, call: CallOptions, *, stream: bool, parent: Parent | None = None) -> Turn:
@@ -92,6 +92,7 @@ class SessionDriver:
         turn.call.left()  # raises when there is no time
         token = self._link.fetch(turn.call)
         with self.lock:
+            self._paused.discard(turn)
             if self._closed is not None:
                 raise restated(self._closed, turn.request_id)
             if turn.stopped:  # meanwhile, by the program
@@ -130,29 +131,49 @@ class SessionDriver:
 
     def restart(self, turn: Turn) -> None:
         """Starts a turn again that nothing came of."""
-        with suppress(DeepSeekError):
-            if self._link.token() is None and self._link.source is not None:  # whoever calls has other things to do
-                threading.Thread(target=self._restart, args=(turn,), name="deepseek-grpc-restart", daemon=True).start()
-                return
-        self._restart(turn)
+        try:
+            waits = self._link.token() is None and self._link.source is not None
+        except DeepSeekError:
+            waits = False
+        if not waits:
+            self._restart(turn)
+        elif self._pause(turn):  # whoever calls has other things to do than to wait for a token
+            threading.Thread(target=self._restart, args=(turn,), name="deepseek-grpc-restart", daemon=True).start()
 
     def _restart(self, turn: Turn) -> None:
         try:
             self.place(turn)
         except DeepSeekError as error:
-            turn.ended = False
-            turn.end(error)
+            self._give_up(turn, error)
         except Exception as defect:
-            turn.ended = False
-            turn.end(InternalError(f"the turn couldn't be started again: {defect!r}", request_id=turn.request_id))
+            self._give_up(turn, InternalError(f"it couldn't be started again: {defect!r}", request_id=turn.request_id))
             raise
+
+    def _give_up(self, turn: Turn, error: DeepSeekError) -> None:
+        with self.lock:
+            self._paused.discard(turn)
+            if turn.over:  # the session was closed meanwhile
+                return
+            turn.ended = False
+        turn.end(error)
+
+    def _pause(self, turn: Turn) -> bool:
+        """Keeps a turn that is to be started again; not one that was ended from here, or whose session is closed."""
+        with self.lock:
+            if turn.stopped:
+                return False
+            turn.ended, turn.error = False, None
+            closed = self._closed
+            if closed is None:
+                self._paused.add(turn)
+                return True
+        turn.end(restated(closed, turn.request_id))
+        return False
 
     def retry(self, turn: Turn, pause: float) -> None:
         """Starts a turn again that nothing came of, after so many seconds, more or less."""
-        with self.lock:
-            turn.ended, turn.error = False, None
-            self._paused.add(turn)
-        timers.at(time.monotonic() + pause * random.uniform(0.8, 1.2), partial(self._retry, turn))
+        if self._pause(turn):
+            timers.at(time.monotonic() + pause * random.uniform(0.8, 1.2), partial(self._retry, turn))
 
     def _retry(self, turn: Turn) -> None:
         with self.lock:
@@ -194,15 +215,16 @@ class Turn(ClientTurn):
         "_cancelled",
         "_driver",
         "_gate",
-        "_over",
         "_timeout",
         "_until",
         "_watch",
         "call",
         "leg",
         "observation",
+        "over",
         "resumes",
         "stopped",
+        "token",
     )
 
     def __init__(
@@ -212,7 +234,8 @@ class Turn(ClientTurn):
         self._driver = driver
         self._gate = threading.Lock()
         self._gate.acquire()
-        self._over = False  # it has ended, and isn't to be started again
+        self.over = False
+        """Whether it has ended, and isn't to be started again."""
         self._watch = ContentWatch(call.timeouts) if stream else None
         self._timeout: DeepSeekError | None = None
         self._cancelled = False
@@ -222,6 +245,8 @@ class Turn(ClientTurn):
         self.call = call
         self.leg: Leg | None = None
         self.resumes = 0
+        self.token: str | None = None
+        """What it was started with last."""
         self.stopped = False
         """Whether it was ended from here."""
         self.observation: Observation | None = None
@@ -244,7 +269,7 @@ class Turn(ClientTurn):
     def wake(self) -> None:
         """Tells whoever waits that something came, or that it is over."""
         if self.ended:
-            self._over = True
+            self.over = True
             if self.observation is not None:
                 error = self._timeout if self.stopped else self.error
                 self.observation.end(error, cancelled=self._cancelled)
@@ -278,7 +303,7 @@ class Turn(ClientTurn):
         except BaseException:  # KeyboardInterrupt, above all
             self.cancel()
             raise
-        if self._over:
+        if self.over:
             self.wake()  # it stays open, should another thread wait too
 
     def _overdue(self, now: float) -> DeepSeekError:
@@ -300,10 +325,10 @@ class Turn(ClientTurn):
 
     def read(self) -> Sequence[pb.GenerateChunk] | None:
         """Returns what has come since, or None at the end; raises a DeepSeekError."""
-        if not self.chunks and not self._over:
+        if not self.chunks and not self.over:
             if self._watch is not None:
                 self._watch.waiting(time.monotonic())
-            while not self.chunks and not self._over:
+            while not self.chunks and not self.over:
                 self._wait()
         if self.chunks and not self._cancelled:
             return self._take()
@@ -323,7 +348,7 @@ class Turn(ClientTurn):
 
     def result(self) -> Any:
         """Returns the whole answer; raises a DeepSeekError."""
-        while not self._over:
+        while not self.over:
             self._wait()
         self._raise()
         if self.response is None:
@@ -344,7 +369,7 @@ class Turn(ClientTurn):
         """Ends the turn at both ends, unless it is over."""
         gate = None
         with self._driver.lock:
-            if self._over or self.stopped:
+            if self.over or self.stopped:
                 return
             self.stopped = True
             self._timeout, self._cancelled = timeout, timeout is None

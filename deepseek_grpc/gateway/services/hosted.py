@@ -195,6 +195,7 @@ class HostedSession:
                     self._renewal = self._loop.create_task(self._renew(token, self.call, self._renewal))
                 case ClosedSession():
                     self.end()
+                    return
 
     async def _renew(self, token: str, call: Call, before: asyncio.Task[None] | None) -> None:
         """Takes the next credential, which may need its issuer's keys; meanwhile the connection may be lost."""

@@ -15,7 +15,7 @@ from deepseek_grpc.errors import (
     FirstTokenTimeoutError,
     ServiceUnavailableError,
 )
-from deepseek_grpc.testing import Stall
+from deepseek_grpc.testing import Delay, Fail, Stall
 from tests.contract.concurrency import gather, start_task
 
 HELLO = "Hello from the fake server."
@@ -216,3 +216,40 @@ async def test_a_session_survives_a_source_that_fails(fake_server, good, problem
             await session.generate("Hi", timeout=20)
         source.token = token
         assert (await session.generate("Hi")).text == HELLO
+
+
+class Failing:
+    """Has one token, and then none to be had."""
+
+    def __init__(self, token):
+        self._token = token
+
+    def token(self):
+        if self._token is None:
+            raise AuthenticationError("the issuer doesn't answer")
+        return self._token
+
+    def invalidate(self, token):
+        self._token = None
+
+
+async def test_a_source_that_fails_ends_no_turn_that_runs(fake_server, config, good):
+    fake_server.text.script("a", Delay(0.3), "b")
+    fake_server.text.script(Fail("UNAUTHENTICATED", "not this one"))
+    async with (
+        fake_server.async_client(credentials=Failing(good), config=config) as client,
+        client.text.session() as session,
+    ):
+        stream = session.stream("Hi")
+        await asyncio.to_thread(fake_server.text.wait_for_requests, 1)
+        with pytest.raises(AuthenticationError, match="not this one"):
+            await session.generate("Hi", timeout=20)
+        assert (await stream.final()).text == "ab"
+
+
+async def test_turns_refused_together_are_renewed_together(fake_server, config, good):
+    source = Source(good)
+    async with fake_server.async_client(credentials=source, config=config) as client, client.text.session() as session:
+        answers = await gather(*(lambda: session.generate("Hi") for _ in range(16)))
+    assert [answer.text for answer in answers] == [HELLO] * 16
+    assert source.refused == ["stale"]
