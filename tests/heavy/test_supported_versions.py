@@ -23,6 +23,7 @@ def floors() -> list[str]:
     return [*pinned, pinned[0].replace("grpcio==", "grpcio-testing==")]
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("versions", ["floor", "newest"])
 def test_suite_passes_with(versions: str, tmp_path: Path) -> None:
     venv = tmp_path / "venv"
