@@ -18,6 +18,8 @@ _ELSEWHERE_TRIES: Final = 3
 """How often a resume may reach the wrong gateway: the balancer may need a moment to find the right one again."""
 _MOST_STARTS: Final = 8
 """How often a turn is started, the first time included, where nothing came of it."""
+_FIRST_SECONDS: Final = 1.0
+"""So long a lost connection's successor may take to stand before another one is made beside it, and twice that then."""
 _STEADY_SECONDS: Final = 1.0
 """A connection that has lived so long was of use."""
 _RETRIED: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -97,6 +99,7 @@ class Recovery:
         "_patient",
         "_received",
         "_renewed",
+        "_stuck",
         "cause",
         "pause",
     )
@@ -106,6 +109,7 @@ class Recovery:
         self._patient = patient
         self._failures = 0
         self._elsewhere = 0
+        self._stuck = 0
         self._received = 0
         self._connected_at = float("inf")
         self._renewed = False
@@ -118,7 +122,7 @@ class Recovery:
     def connected(self, now: float) -> None:
         """The gateway has answered."""
         self._connected_at = now
-        self._elsewhere = 0
+        self._elsewhere = self._stuck = 0
         self._renewed = False
         self._lost_at = None
         self._patient = True
@@ -128,8 +132,24 @@ class Recovery:
         """Whether the next connection waits for the network instead of failing at once."""
         return self._patient
 
-    def left(self, now: float) -> float:
+    @property
+    def stuck(self) -> int:
+        """How many connections in a row didn't stand in their time: a network that loses its way may swallow these too.
+
+        The next one is to be made beside them, as gRPC goes on with the same one until `Timeouts.connect` is over.
+        """
+        return self._stuck
+
+    def gave_up(self) -> None:
+        """The connection didn't stand in its time."""
+        self._stuck += 1
+
+    def time(self, now: float) -> float:
         """Returns the seconds that the next connection may take to stand."""
+        return min(self.left(now), _FIRST_SECONDS * 2**self._stuck if self._patient else float("inf"))
+
+    def left(self, now: float) -> float:
+        """Returns the seconds until the session is given up for want of a connection."""
         if not self._patient:
             return float("inf")
         if self._lost_at is None:
