@@ -18,8 +18,6 @@ _ELSEWHERE_TRIES: Final = 3
 """How often a resume may reach the wrong gateway: the balancer may need a moment to find the right one again."""
 _MOST_STARTS: Final = 8
 """How often a turn is started, the first time included, where nothing came of it."""
-_FIRST_SECONDS: Final = 1.0
-"""So long a lost connection's successor may take to stand before another one is made beside it, and twice that then."""
 _STEADY_SECONDS: Final = 1.0
 """A connection that has lived so long was of use."""
 _RETRIED: Final = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -99,7 +97,6 @@ class Recovery:
         "_patient",
         "_received",
         "_renewed",
-        "_stuck",
         "cause",
         "pause",
     )
@@ -109,7 +106,6 @@ class Recovery:
         self._patient = patient
         self._failures = 0
         self._elsewhere = 0
-        self._stuck = 0
         self._received = 0
         self._connected_at = float("inf")
         self._renewed = False
@@ -122,7 +118,7 @@ class Recovery:
     def connected(self, now: float) -> None:
         """The gateway has answered."""
         self._connected_at = now
-        self._elsewhere = self._stuck = 0
+        self._elsewhere = 0
         self._renewed = False
         self._lost_at = None
         self._patient = True
@@ -132,24 +128,8 @@ class Recovery:
         """Whether the next connection waits for the network instead of failing at once."""
         return self._patient
 
-    @property
-    def stuck(self) -> int:
-        """How many connections in a row didn't stand in their time: a network that loses its way may swallow these too.
-
-        The next one is to be made beside them, as gRPC goes on with the same one until `Timeouts.connect` is over.
-        """
-        return self._stuck
-
-    def gave_up(self) -> None:
-        """The connection didn't stand in its time."""
-        self._stuck += 1
-
-    def time(self, now: float) -> float:
-        """Returns the seconds that the next connection may take to stand."""
-        return min(self.left(now), _FIRST_SECONDS * 2**self._stuck if self._patient else float("inf"))
-
     def left(self, now: float) -> float:
-        """Returns the seconds until the session is given up for want of a connection."""
+        """Returns the seconds that the next connection may take to stand."""
         if not self._patient:
             return float("inf")
         if self._lost_at is None:

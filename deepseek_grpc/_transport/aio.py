@@ -15,7 +15,7 @@ from deepseek_grpc import _forks
 from deepseek_grpc._call import CallOptions
 from deepseek_grpc._codec.status import decode_error
 from deepseek_grpc._transport.aio_stream import Messages, cancellations
-from deepseek_grpc._transport.link import SPARE, LinkBase, late_token, least_loaded
+from deepseek_grpc._transport.link import LinkBase, late_token, least_loaded
 from deepseek_grpc._transport.places import AsyncPlaces
 from deepseek_grpc.auth import TokenSource, current_token
 from deepseek_grpc.config import ClientConfig
@@ -100,7 +100,7 @@ class Room:
 
     __slots__ = ("_connections", "_make", "_retired", "_wires", "on_close", "places")
 
-    def __init__(self, make: Callable[..., Wire], connections: int, places: AsyncPlaces | None) -> None:
+    def __init__(self, make: Callable[[], Wire], connections: int, places: AsyncPlaces | None) -> None:
         self._make = make
         self._connections = connections
         self._wires = [make()]
@@ -113,12 +113,6 @@ class Room:
     def wire(self) -> Wire:
         """The channel for a call that begins now."""
         return self._wires[0] if self._connections == 1 else least_loaded(self._wires, self._connections, self._make)
-
-    def spare(self) -> Wire:
-        """Returns a channel beside the others, whose connection may be dead; `retire` it once it is used."""
-        wire = self._make(SPARE)
-        self._retired = [*(old for old in self._retired if not old.over), wire]
-        return wire
 
     def renew(self) -> None:
         """Puts another channel in the place of those that there are, which are closed when their calls have ended."""
@@ -181,9 +175,10 @@ class Link(LinkBase):
             self._latest = (loop, room)
             return room
 
-    def _wire(self, *more: tuple[str, int]) -> Wire:
-        options = [*self.config.channel_options(self.target), *more]
-        return Wire(grpc.aio.secure_channel(self.target, self._credentials, options=options))
+    def _wire(self) -> Wire:
+        return Wire(
+            grpc.aio.secure_channel(self.target, self._credentials, options=self.config.channel_options(self.target))
+        )
 
     def forked(self) -> None:
         """Forgets the parent's channels: they aren't this process's."""

@@ -151,18 +151,15 @@ class Leg:
                 self._token = await link.fetch(_within(self._call, left))
         except DeepSeekError as failure:
             return failure, False
-        wire = self._wire = link.room().spare() if recovery.stuck else link.room().wire
+        wire = self._wire = link.room().wire
         machine.connect()
         rpc = self._rpc = wire.method(TextServiceStub, "Session")(
             metadata=link.sent(self._call, self._token),
             wait_for_ready=recovery.waits or self._call.wait_for_ready,
         )
         wire.track(rpc)
-        if recovery.stuck:
-            wire.retire()  # which closes it with this call
         self._count()
         rpc.add_done_callback(self._settle)
-        left = recovery.time(self._loop.time())
         limit = None if left == float("inf") else self._loop.call_later(left, rpc.cancel)
         writer = self._loop.create_task(self._write(rpc))
         read, receive = rpc.read, machine.receive
@@ -191,7 +188,6 @@ class Leg:
         except asyncio.CancelledError:
             if self._task.cancelling():
                 raise
-            recovery.gave_up()
             error = ServiceUnavailableError(
                 f"no connection within {link.config.reconnect_seconds:g} s (reconnect_seconds)", attempts=1
             )

@@ -19,10 +19,8 @@ from deepseek_grpc.tls import TLS
 if TYPE_CHECKING:
     from deepseek_grpc._codec.observe import Observation
 
-__all__ = ["SPARE", "LinkBase", "late_token", "least_loaded"]
+__all__ = ["LinkBase", "late_token", "least_loaded"]
 
-SPARE: Final = ("grpc.use_local_subchannel_pool", 1)
-"""The option of a channel that shares no connection, not even one that is being made, with another of equal options."""
 _LOOK_SECONDS = 1.0
 """How often, at most, the certificates' files are looked at."""
 

@@ -14,7 +14,7 @@ import grpc
 from deepseek_grpc import _forks
 from deepseek_grpc._call import CallOptions
 from deepseek_grpc._codec.status import decode_error
-from deepseek_grpc._transport.link import SPARE, LinkBase, late_token, least_loaded
+from deepseek_grpc._transport.link import LinkBase, late_token, least_loaded
 from deepseek_grpc._transport.places import Places
 from deepseek_grpc._transport.sync_stream import Messages
 from deepseek_grpc.auth import TokenSource, current_token
@@ -147,21 +147,11 @@ class Link(LinkBase):
             wire.enter()  # here, where nobody retires it before, and the next thread sees that it is taken
             return wire
 
-    def spare(self) -> Wire:
-        """Enters a channel beside the others, whose connection may be dead; it closes with its call."""
-        with self._lock:
-            if self.closed:
-                raise ClosedError("the client is closed")
-            wire = self._make(SPARE)
-            wire.enter()
-            wire.retire()
-            self._retired = [*(old for old in self._retired if not old.over), wire]
-            return wire
-
-    def _make(self, *more: tuple[str, int]) -> Wire:
+    def _make(self) -> Wire:
         _forks.check()
-        options = [*self.config.channel_options(self.target), *more]
-        return Wire(grpc.secure_channel(self.target, self._credentials, options=options))
+        return Wire(
+            grpc.secure_channel(self.target, self._credentials, options=self.config.channel_options(self.target))
+        )
 
     def unary(
         self, service: Callable[[Any], Any], name: str, request: Any, call: CallOptions, *, credential: bool = True

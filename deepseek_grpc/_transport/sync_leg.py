@@ -163,7 +163,7 @@ class Leg:
                 token = link.fetch(CallOptions(call.request_id, call.metadata, timeouts, call.wait_for_ready))
         except DeepSeekError as failure:
             return failure, False
-        wire = link.spare() if recovery.stuck else link.wire()
+        wire = link.wire()
         gate = threading.Lock()
         gate.acquire()
         limit: Timer | None = None
@@ -179,14 +179,13 @@ class Leg:
                     metadata=link.sent(call, token),
                     wait_for_ready=recovery.waits or call.wait_for_ready,
                 )
-            if (left := recovery.time(time.monotonic())) < float("inf"):
+            if left < float("inf"):
                 limit = timers.at(time.monotonic() + left, self._rpc.cancel)
             for data in self._rpc:
                 self._received(data, limit)
         except grpc.RpcError as failure:
             error = link.error(failure, call.request_id)
             if limit is not None and limit.callback is None and not machine.connected and not link.closed:
-                recovery.gave_up()
                 error = ServiceUnavailableError(
                     f"no connection within {link.config.reconnect_seconds:g} s (reconnect_seconds)", attempts=1
                 )

@@ -145,34 +145,3 @@ async def test_bytes_that_come_late_and_in_bits(fake_server):
             answers = await asyncio.gather(*(session.generate("Hi") for _ in range(20)))
     assert [(answer.text, answer.meta.resumed) for answer in answers] == [(HELLO, 0)] * 20
     assert len(proxy.connections) == 1
-
-
-STUCK = ClientConfig(keepalive=Keepalive(0.1, 0.3), timeouts=Timeouts(connect=1000))
-"""A connection that is being made into a black hole would be waited for until long after the session is given up."""
-PLAN = [Fault("fin", 2_000), Fault("black hole", 0), Fault("black hole", 0)]
-
-
-async def test_a_connection_that_is_swallowed_while_it_is_made_is_not_waited_for(fake_server):
-    fake_server.text.script(*["x" * 100, Delay(0.01)] * 100)
-    with Proxy(fake_server.target, PLAN) as proxy:
-        async with (
-            AsyncClient(proxy.address, credentials=fake_server.credentials(), config=STUCK) as client,
-            client.text.session() as session,
-            session.stream("Hi") as stream,
-        ):
-            answer = await stream.final()
-    assert (answer.text, answer.meta.resumed, answer.meta.continued) == ("x" * 10_000, 1, 0)
-    assert len(fake_server.text.requests) == 1
-
-
-def test_a_connection_that_is_swallowed_while_it_is_made_is_not_waited_for_sync(fake_server):
-    fake_server.text.script(*["x" * 100, Delay(0.01)] * 100)
-    with (
-        Proxy(fake_server.target, PLAN) as proxy,
-        Client(proxy.address, credentials=fake_server.credentials(), config=STUCK) as client,
-        client.text.session() as session,
-        session.stream("Hi") as stream,
-    ):
-        answer = stream.final()
-    assert (answer.text, answer.meta.resumed, answer.meta.continued) == ("x" * 10_000, 1, 0)
-    assert len(fake_server.text.requests) == 1
