@@ -112,15 +112,10 @@ class Leg:
                 failure, broken = await self._connection()
                 if machine.closing or (machine.going_away and machine.idle):
                     return
-                now = self._loop.time()
-                verdict = (
-                    Verdict.FAIL
-                    if broken
-                    else recovery.decide(failure, machine, now, partial(self._renews, failure, self._token))
-                )
                 if machine.session_id:
                     session_log().debug("session %s: connection lost: %s", machine.session_id, failure.details)
-                if verdict is Verdict.FAIL:
+                renews = partial(self._renews, failure, self._token)
+                if broken or (verdict := recovery.decide(failure, machine, self._loop.time(), renews)) is Verdict.FAIL:
                     error = failure
                     return
                 if verdict is Verdict.MOVE:

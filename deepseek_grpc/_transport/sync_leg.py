@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Leg"]
 
-_LOOK_SECONDS: Final = 0.1
-"""How often a pause looks whether the client was closed."""
 _MOMENT_SECONDS: Final = 0.001
 """How long frames may wait for others while enough is under way."""
 
@@ -142,14 +140,8 @@ class Leg:
             if verdict is Verdict.MOVE:
                 session_log().debug("session %s: moved", machine.session_id)
                 break
-            self._pause(recovery.pause * random.uniform(0.5, 1.0))
+            self._closing.wait(recovery.pause * random.uniform(0.5, 1.0))
         return None
-
-    def _pause(self, seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0 and not self._link.closed:
-            if self._closing.wait(min(left, _LOOK_SECONDS)):
-                return
 
     def _connection(self) -> tuple[DeepSeekError, bool]:
         """Runs over one connection; returns what it ended with, and whether the gateway has broken the rules."""
